@@ -21,7 +21,7 @@ inline int change_mode(uext4_fs* fs, Inode& inode, mode_t mode) {
 
 inline int change_owner(uext4_fs* fs, Inode& inode, uid_t uid, gid_t gid) {
     AttributeChange change;
-    change.owner_asked = true;
+    change.is_chown = true;
     if (uid != static_cast<uid_t>(-1)) change.uid = uid;
     if (gid != static_cast<gid_t>(-1)) change.gid = gid;
     return status(fs->fs->set_attributes(inode, change, identity(fs), true));
@@ -59,7 +59,7 @@ inline int change_times(uext4_fs* fs, Inode& inode, const timespec times[2]) {
 }
 
 // Size 0 asks for the size.
-inline ssize_t give(ConstBytes value, void* out, std::size_t size) {
+inline ssize_t copy_out(ConstBytes value, void* out, std::size_t size) {
     if (size == 0) return static_cast<ssize_t>(value.size());
     if (size < value.size()) return report(Error{ERANGE, fmt::format("{} bytes do not fit in {}", value.size(), size)});
     if (!out) return invalid("the buffer is NULL");
@@ -69,7 +69,7 @@ inline ssize_t give(ConstBytes value, void* out, std::size_t size) {
 
 inline ssize_t get_attribute(uext4_fs* fs, Inode& inode, const char* name, void* value, std::size_t size) {
     const Result<std::vector<std::byte>> found = fs->fs->get_xattr(inode, name, identity(fs), true);
-    return found ? give(*found, value, size) : report(found.error());
+    return found ? copy_out(*found, value, size) : report(found.error());
 }
 
 inline ssize_t list_attributes(uext4_fs* fs, Inode& inode, char* list, std::size_t size) {
@@ -77,7 +77,7 @@ inline ssize_t list_attributes(uext4_fs* fs, Inode& inode, char* list, std::size
     if (!names) return report(names.error());
     std::string all;
     for (const std::string& name : *names) all.append(name).push_back('\0');
-    return give(bytes_of_string(all.data(), all.size()), list, size);
+    return copy_out(bytes_of_string(all.data(), all.size()), list, size);
 }
 
 }  // namespace uext4::capi

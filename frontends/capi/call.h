@@ -21,7 +21,7 @@ public:
     explicit Call(Cancelled cancelled = Cancelled::leaves) {
         if (cancelled == Cancelled::leaves) pthread_testcancel();
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_before_);
-        if (MapRegistry::instance().any()) signals_.emplace();
+        if (MapRegistry::instance().has_regions()) signals_.emplace();
     }
     ~Call() {
         signals_.reset();
@@ -32,7 +32,7 @@ public:
 
 private:
     int cancel_before_ = PTHREAD_CANCEL_ENABLE;
-    std::optional<this_thread::SignalsWait> signals_;
+    std::optional<this_thread::SignalsBlocked> signals_;
 };
 
 }  // namespace uext4::capi

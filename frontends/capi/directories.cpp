@@ -16,7 +16,7 @@ constexpr std::size_t batch = 128;
 void read_ahead(uext4_dir& dir) {
     std::vector<uext4_dir::Entry> found;
     Result<void> read = dir.fs->fs->read_directory(*dir.inode, dir.position, [&](const DirectoryEntry& e) {
-        found.push_back({std::string(e.name), e.inode.value, e.next, e.type});
+        found.push_back({std::string(e.name), e.inode.value, e.next_cookie, e.type});
         return found.size() < batch;
     });
     dir.ended = found.empty();
@@ -30,13 +30,13 @@ extern "C" {
 
 int uext4_opendir(uext4_fs* fs, const char* path, uext4_dir** out) try {
     const Call call;
-    const Text name(path);
+    const CallerString name(path);
     if (!fs || !name || !out) return invalid("uext4_opendir: NULL");
     const Credentials who = identity(fs);
     Result<InodeRef> inode = fs->fs->resolve(*name, who);
     if (!inode) return report(inode.error());
     if (!(*inode)->is_directory()) return report(Error{ENOTDIR, fmt::format("'{}' is no directory", *name)});
-    if (Result<void> may = may_access(**inode, who, access_read); !may) return report(may.error());
+    if (Result<void> may = check_access(**inode, who, access_read); !may) return report(may.error());
     auto dir = std::make_unique<uext4_dir>();
     dir->fs = fs;
     dir->inode = std::move(*inode);

@@ -7,13 +7,13 @@ using namespace uext4::capi;
 
 namespace {
 
-unsigned flags_of(Place place) {
+unsigned flags_of(BlockState place) {
     switch (place) {
-        case Place::reserved: return UEXT4_EXTENT_UNPLACED;
-        case Place::granted: return UEXT4_EXTENT_UNNAMED;
-        case Place::inline_data: return UEXT4_EXTENT_INLINE;
-        case Place::unwritten: return UEXT4_EXTENT_UNWRITTEN;
-        case Place::written: return UEXT4_EXTENT_UNNAMED;
+        case BlockState::delayed: return UEXT4_EXTENT_UNPLACED;
+        case BlockState::allocated: return UEXT4_EXTENT_UNNAMED;
+        case BlockState::inline_data: return UEXT4_EXTENT_INLINE;
+        case BlockState::unwritten: return UEXT4_EXTENT_UNWRITTEN;
+        case BlockState::converting: return UEXT4_EXTENT_UNNAMED;
         default: return 0;
     }
 }
@@ -30,9 +30,9 @@ extern "C" int uext4_extents(uext4_file* file, off_t offset, off_t length,
     const Result<void> walked = file->fs->fs->extents(
         file->file->inode(), static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length),
         [&](const Mapping& mapping) {
-            if (mapping.place == Place::hole) return true;
+            if (mapping.state == BlockState::hole) return true;
             const std::uint64_t physical = mapping.has_block() ? mapping.block.value * block_size : 0;
-            const uext4_extent extent{mapping.offset, mapping.length, physical, flags_of(mapping.place)};
+            const uext4_extent extent{mapping.offset, mapping.length, physical, flags_of(mapping.state)};
             stopped = visit(context, &extent);
             return stopped == 0;
         });

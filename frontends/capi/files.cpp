@@ -56,7 +56,7 @@ extern "C" {
 
 int uext4_open(uext4_fs* fs, const char* path, int flags, mode_t mode, uext4_file** file) try {
     const Call call;
-    const Text name(path);
+    const CallerString name(path);
     if (!fs || !name || !file) return invalid("uext4_open: NULL");
     if (flags & O_PATH) return invalid("uext4_open: O_PATH, where calls by path do");
     Result<std::unique_ptr<OpenFile>> opened = fs->fs->open_path(*name, flags, mode, identity(fs));
@@ -189,7 +189,7 @@ UEXT4_NOTHING_THROWN
 ssize_t uext4_fgetxattr(uext4_file* file, const char* name, void* value, size_t size) try {
     const Call call;
     if (!file) return invalid("uext4_fgetxattr: NULL");
-    const Text own(name);
+    const CallerString own(name);
     if (const int bad = check_attribute_call(*own, 0, 0)) return bad;
     return get_attribute(file->fs, file->file->inode(), *own, value, size);
 }
@@ -197,7 +197,7 @@ UEXT4_NOTHING_THROWN
 int uext4_fsetxattr(uext4_file* file, const char* name, const void* value, size_t size, int flags) try {
     const Call call;
     if (!file || (!value && size)) return invalid("uext4_fsetxattr: NULL");
-    const Text own(name);
+    const CallerString own(name);
     if (const int bad = check_attribute_call(*own, size, flags)) return bad;
     return status(
         file->fs->fs->set_xattr(file->file->inode(), *own, bytes(value, size), flags, identity(file->fs), true));
@@ -212,7 +212,7 @@ UEXT4_NOTHING_THROWN
 int uext4_fremovexattr(uext4_file* file, const char* name) try {
     const Call call;
     if (!file) return invalid("uext4_fremovexattr: NULL");
-    const Text own(name);
+    const CallerString own(name);
     if (const int bad = check_attribute_call(*own, 0, 0)) return bad;
     return status(file->fs->fs->remove_xattr(file->file->inode(), *own, identity(file->fs), true));
 }

@@ -168,7 +168,7 @@ int uext4_umount(uext4_fs* fs) try {
     if (const unsigned open = fs->open_handles.load())
         return report(
             Error{EBUSY, fmt::format("{} still open", counted(open, "file or directory", "files or directories"))});
-    if (const std::size_t maps = fs->fs->maps().live())
+    if (const std::size_t maps = fs->fs->maps().region_count())
         return report(Error{EBUSY, fmt::format("{} memory maps of files are left", maps)});
     Result<void> done = fs->fs->unmount();
     delete fs;

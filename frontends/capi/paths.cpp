@@ -10,7 +10,7 @@ namespace {
 
 // Runs `use(inode)` on what the path names; its status, or the lookup's.
 template <class Use>
-auto with(uext4_fs* fs, const Text& path, bool follow, Use use) -> decltype(use(std::declval<Inode&>())) {
+auto with(uext4_fs* fs, const CallerString& path, bool follow, Use use) -> decltype(use(std::declval<Inode&>())) {
     if (!fs || !path) return invalid("a NULL argument");
     Result<InodeRef> inode = fs->fs->resolve(*path, identity(fs), follow);
     if (!inode) return report(inode.error());
@@ -18,14 +18,14 @@ auto with(uext4_fs* fs, const Text& path, bool follow, Use use) -> decltype(use(
 }
 
 template <class Use>
-int with_parent(uext4_fs* fs, const Text& path, Use use) {
+int with_parent(uext4_fs* fs, const CallerString& path, Use use) {
     if (!fs || !path) return invalid("a NULL argument");
     Result<FileSystem::Parent> parent = fs->fs->resolve_parent(*path, identity(fs));
     if (!parent) return report(parent.error());
     return status(use(*parent));
 }
 
-int stat_of(uext4_fs* fs, const Text& path, struct stat* out, bool follow) {
+int stat_of(uext4_fs* fs, const CallerString& path, struct stat* out, bool follow) {
     if (!out) return invalid("the result is NULL");
     return with(fs, path, follow, [&](Inode& inode) {
         struct stat filled{};  // with a lock held; the program's memory may be a map of this file
@@ -35,7 +35,7 @@ int stat_of(uext4_fs* fs, const Text& path, struct stat* out, bool follow) {
     });
 }
 
-int set_attribute(uext4_fs* fs, const Text& path, bool follow, const Text& name, const void* value, std::size_t size,
+int set_attribute(uext4_fs* fs, const CallerString& path, bool follow, const CallerString& name, const void* value, std::size_t size,
                   int flags) {
     if (!value && size) return invalid("a NULL argument");
     if (const int bad = check_attribute_call(*name, size, flags)) return bad;
@@ -45,7 +45,7 @@ int set_attribute(uext4_fs* fs, const Text& path, bool follow, const Text& name,
     });
 }
 
-bool is_root(const Text& path) {
+bool is_root(const CallerString& path) {
     const std::string_view text(path ? *path : "");
     return !text.empty() && text.find_first_not_of('/') == text.npos;
 }
@@ -67,7 +67,7 @@ Result<void> check_slash(uext4_fs* fs, const FileSystem::Parent& parent) {
     return fail(ENOTDIR, "'{}' is no directory", parent.name);
 }
 
-int make(uext4_fs* fs, const Text& path, mode_t mode, dev_t device, std::string_view target) {
+int make(uext4_fs* fs, const CallerString& path, mode_t mode, dev_t device, std::string_view target) {
     if (fs && is_root(path)) return report(Error{EEXIST, "'/' exists"});
     return with_parent(fs, path, [&](const FileSystem::Parent& parent) -> Result<void> {
         if (!S_ISDIR(mode)) TRY(check_new_name(fs, parent));
@@ -77,7 +77,7 @@ int make(uext4_fs* fs, const Text& path, mode_t mode, dev_t device, std::string_
 }
 
 // In the kernel's order: both directories, and the names that have none; the rest is told of one moment, by the rename.
-Result<void> rename(uext4_fs* fs, const Text& from, const Text& to, unsigned int flags) {
+Result<void> rename(uext4_fs* fs, const CallerString& from, const CallerString& to, unsigned int flags) {
     std::optional<FileSystem::Parent> source, target;  // none: the root
     if (!is_root(from)) source = TRY(fs->fs->resolve_parent(*from, identity(fs)));
     if (!is_root(to)) target = TRY(fs->fs->resolve_parent(*to, identity(fs)));
@@ -132,7 +132,7 @@ UEXT4_NOTHING_THROWN
 
 int uext4_symlink(uext4_fs* fs, const char* target, const char* path) try {
     const Call call;
-    const Text to(target);
+    const CallerString to(target);
     if (!to) return invalid("a NULL argument");
     if (!**to) return report(Error{ENOENT, "a symbolic link needs a target"});
     if (::strnlen(*to, PATH_MAX) == PATH_MAX)
@@ -150,7 +150,7 @@ int uext4_rmdir(uext4_fs* fs, const char* path) try {
 UEXT4_NOTHING_THROWN
 int uext4_unlink(uext4_fs* fs, const char* path) try {
     const Call call;
-    const Text name(path);
+    const CallerString name(path);
     if (fs && is_root(name)) return report(Error{EISDIR, "'/' is a directory"});
     return with_parent(fs, name, [&](const FileSystem::Parent& parent) -> Result<void> {
         TRY(check_slash(fs, parent));
@@ -161,7 +161,7 @@ UEXT4_NOTHING_THROWN
 
 int uext4_rename(uext4_fs* fs, const char* from, const char* to, unsigned int flags) try {
     const Call call;
-    const Text source(from), target(to);
+    const CallerString source(from), target(to);
     if (!fs || !source || !target) return invalid("a NULL argument");
     if ((flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) ||
         ((flags & RENAME_EXCHANGE) && (flags & (RENAME_NOREPLACE | RENAME_WHITEOUT))))
@@ -172,7 +172,7 @@ UEXT4_NOTHING_THROWN
 
 int uext4_link(uext4_fs* fs, const char* target, const char* path) try {
     const Call call;
-    const Text name(path);
+    const CallerString name(path);
     return with(fs, target, false, [&](Inode& inode) {
         if (is_root(name)) return report(Error{EEXIST, "'/' exists"});
         return with_parent(fs, name, [&](const FileSystem::Parent& parent) -> Result<void> {
@@ -185,7 +185,7 @@ UEXT4_NOTHING_THROWN
 
 int uext4_flink(uext4_file* file, const char* path) try {
     const Call call;
-    const Text name(path);
+    const CallerString name(path);
     if (!file || !name) return invalid("uext4_flink: NULL");
     if (is_root(name)) return report(Error{EEXIST, "'/' exists"});
     return with_parent(file->fs, name, [&](const FileSystem::Parent& parent) -> Result<void> {
@@ -248,14 +248,14 @@ UEXT4_NOTHING_THROWN
 
 ssize_t uext4_getxattr(uext4_fs* fs, const char* path, const char* name, void* value, size_t size) try {
     const Call call;
-    const Text own(name);
+    const CallerString own(name);
     if (const int bad = check_attribute_call(*own, 0, 0)) return bad;
     return with(fs, path, true, [&](Inode& inode) { return get_attribute(fs, inode, *own, value, size); });
 }
 UEXT4_NOTHING_THROWN
 ssize_t uext4_lgetxattr(uext4_fs* fs, const char* path, const char* name, void* value, size_t size) try {
     const Call call;
-    const Text own(name);
+    const CallerString own(name);
     if (const int bad = check_attribute_call(*own, 0, 0)) return bad;
     return with(fs, path, false, [&](Inode& inode) { return get_attribute(fs, inode, *own, value, size); });
 }
@@ -282,7 +282,7 @@ ssize_t uext4_llistxattr(uext4_fs* fs, const char* path, char* list, size_t size
 UEXT4_NOTHING_THROWN
 int uext4_removexattr(uext4_fs* fs, const char* path, const char* name) try {
     const Call call;
-    const Text own(name);
+    const CallerString own(name);
     if (const int bad = check_attribute_call(*own, 0, 0)) return bad;
     return with(fs, path, true,
                 [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, *own, identity(fs), true)); });
@@ -290,7 +290,7 @@ int uext4_removexattr(uext4_fs* fs, const char* path, const char* name) try {
 UEXT4_NOTHING_THROWN
 int uext4_lremovexattr(uext4_fs* fs, const char* path, const char* name) try {
     const Call call;
-    const Text own(name);
+    const CallerString own(name);
     if (const int bad = check_attribute_call(*own, 0, 0)) return bad;
     return with(fs, path, false,
                 [&](Inode& inode) { return status(fs->fs->remove_xattr(inode, *own, identity(fs), true)); });

@@ -22,7 +22,7 @@ constexpr std::uint64_t largest_id = 0xFFFFFFFE;
 
 std::uint32_t id_of(std::string_view text, const std::string& whole, const char* form) {
     const std::optional<std::uint64_t> id = number(text, 10, largest_id);
-    if (!id) give_up(impossible, fmt::format("'{}' is not {} with numbers up to {}", whole, form, largest_id));
+    if (!id) fail_with(exit_failure, fmt::format("'{}' is not {} with numbers up to {}", whole, form, largest_id));
     return static_cast<std::uint32_t>(*id);
 }
 
@@ -51,13 +51,13 @@ bool is_numeric(const std::string& text) {
 
 std::uint16_t mode_of(const std::string& text) {
     const std::optional<std::uint64_t> mode = number(text, 8, 07777);
-    if (!mode) give_up(impossible, fmt::format("mode '{}' is not octal, up to 7777", text));
+    if (!mode) fail_with(exit_failure, fmt::format("mode '{}' is not octal, up to 7777", text));
     return static_cast<std::uint16_t>(*mode);
 }
 
 std::uint64_t size_of(const std::string& text) {
     const Result<std::uint64_t> size = parse_size(text);
-    if (!size) give_up(impossible, fmt::format("size '{}' is not a number of bytes, or one with k, M, G or T", text));
+    if (!size) fail_with(exit_failure, fmt::format("size '{}' is not a number of bytes, or one with k, M, G or T", text));
     return *size;
 }
 

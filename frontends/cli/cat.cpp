@@ -15,7 +15,7 @@ namespace {
 constexpr std::size_t piece = std::size_t{1} << 20;
 
 void print_bytes(const std::byte* bytes, std::size_t n) {
-    if (std::fwrite(bytes, 1, n, stdout) != n) give_up(impossible, "");  // told at the verb's end
+    if (std::fwrite(bytes, 1, n, stdout) != n) fail_with(exit_failure, "");  // told at the verb's end
 }
 
 void print_standard_input() {
@@ -23,7 +23,7 @@ void print_standard_input() {
     for (;;) {
         const ssize_t n = ::read(STDIN_FILENO, buffer.data(), buffer.size());
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) give_up(impossible, fmt::format("standard input: {}", std::strerror(errno)));
+        if (n < 0) fail_with(exit_failure, fmt::format("standard input: {}", std::strerror(errno)));
         if (n == 0) return;
         print_bytes(buffer.data(), static_cast<std::size_t>(n));
     }
@@ -34,10 +34,10 @@ void print_standard_input() {
 void print_file(Session& s, const std::string& path) {
     InodeRef inode = s.resolve(path);
     std::unique_ptr<OpenFile> file =
-        need(s.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), s.at(path));
+        value_or_fail(s.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), s.at(path));
     std::vector<std::byte> buffer(piece);
     for (std::uint64_t at = 0;;) {
-        const std::size_t n = need(file->read(at, buffer), s.at(path));
+        const std::size_t n = value_or_fail(file->read(at, buffer), s.at(path));
         if (n == 0) break;
         print_bytes(buffer.data(), n);
         at += n;

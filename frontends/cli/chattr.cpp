@@ -14,7 +14,7 @@ class FlagChange {
 public:
     explicit FlagChange(const std::string& text) {
         if ((text.size() < 2 && text != "=") || std::string("+-=").find(text[0]) == std::string::npos)
-            give_up(impossible, fmt::format("'{}': a change is +flags, -flags or =flags", text));
+            fail_with(exit_failure, fmt::format("'{}': a change is +flags, -flags or =flags", text));
         sign_ = text[0];
         for (const char c : text.substr(1)) bits_ |= flag_of(c);
     }
@@ -25,8 +25,8 @@ public:
         const std::uint32_t wanted = sign_ == '+' ? old | bits_ : sign_ == '-' ? old & ~bits_ : fixed | bits_;
         // e is answered by the file system, which says why.
         if (const std::uint32_t own = (wanted ^ old) & ~user_settable_flags & ~f::extents)
-            give_up(impossible, fmt::format("{}: the flags {} are the file system's own", s.at(path), letters_of(own)));
-        need(s.fs().set_flags(inode, wanted, operator_identity(), false), s.at(path));
+            fail_with(exit_failure, fmt::format("{}: the flags {} are the file system's own", s.at(path), letters_of(own)));
+        value_or_fail(s.fs().set_flags(inode, wanted, operator_identity(), false), s.at(path));
     }
 
 private:
@@ -51,7 +51,7 @@ void change_flags_of(const FlagOptions& o) {
             change.apply(s, *inode, path);
             return;
         }
-        Walk(listing, FollowLinks::none).from(s, path, [&](const Visit& v) {
+        TreeWalk(listing, FollowLinks::none).from(s, path, [&](const VisitedFile& v) {
             if (v.inode->is_directory() || S_ISREG(v.inode->mode())) change.apply(s, *v.inode, v.path);
             return true;
         });
@@ -81,7 +81,7 @@ private:
         const std::uint32_t bits = s.fs().get_flags(inode);
         const std::string name = listing_.name(s, path);
         if (!o_.o.json) {
-            fmt::print("{} {}\n", flags_text(bits), shown(name));
+            fmt::print("{} {}\n", flags_text(bits), printable(name));
             return;
         }
         Json j;
@@ -107,7 +107,7 @@ private:
     }
 
     void below_heading(Session& s, Inode& inode, const std::string& path) {
-        if (!o_.o.json) fmt::print("\n{}:\n", shown(listing_.name(s, path)));
+        if (!o_.o.json) fmt::print("\n{}:\n", printable(listing_.name(s, path)));
         directory(s, inode, path);
         if (!o_.o.json) fmt::print("\n");
     }

@@ -25,7 +25,7 @@ void copy_into(const Place& to, const std::vector<Place>& sources, const CopyOpt
     std::map<std::string, std::unique_ptr<SourceTree>> trees;
     if (sources.front().kind == Place::Kind::standard) {
         auto input = std::make_unique<StandardInputTree>();
-        if (is_image(to.image, input->status())) give_up(negative, "standard input: is the image that is copied to");
+        if (is_image(to.image, input->status())) fail_with(exit_negative, "standard input: is the image that is copied to");
         trees[sources.front().image] = std::move(input);
     }
     open_beforehand(to.image, true, common);
@@ -34,9 +34,9 @@ void copy_into(const Place& to, const std::vector<Place>& sources, const CopyOpt
     Session target(to.image, true, common);
     if (sources.front().kind == Place::Kind::standard && target.fs().resolve(to.path, operator_identity()))
         if (target.resolve(to.path)->is_directory())
-            give_up(negative, target.at(to.path) + ": is a directory, and standard input has no name in it");
+            fail_with(exit_negative, target.at(to.path) + ": is a directory, and standard input has no name in it");
     if (sources.size() > 1 && !target.resolve(to.path)->is_directory())
-        give_up(negative, target.at(to.path) + ": is no directory");
+        fail_with(exit_negative, target.at(to.path) + ": is no directory");
     // Each image once, whatever is named in it, and all of them before anything is copied.
     std::map<std::string, std::unique_ptr<Session>> others;
     for (const Place& from : sources) {
@@ -66,7 +66,7 @@ void copy_into(const Place& to, const std::vector<Place>& sources, const CopyOpt
 void copy_from_images(const std::vector<Place>& sources, const std::string& to, const CopyOptions& o,
                       const CommonOptions& common) {
     std::error_code ignored;
-    if (sources.size() > 1 && !std::filesystem::is_directory(to, ignored)) give_up(negative, to + ": is no directory");
+    if (sources.size() > 1 && !std::filesystem::is_directory(to, ignored)) fail_with(exit_negative, to + ": is no directory");
     std::vector<std::pair<std::string, std::vector<std::string>>> images;  // in the order they are named
     for (const Place& from : sources) {
         if (images.empty() || images.back().first != from.image)
@@ -95,7 +95,7 @@ void copy_from_images(const std::vector<Place>& sources, const std::string& to, 
 void copy(const CopyWords& words) {
     const CopyOptions o = words.options();
     std::vector<Place> sources = words.places();
-    if (CopyNeeds needs = needs_of(sources, o); needs.host.reach != Reach::image)
+    if (CopyNeeds needs = needs_of(sources, o); needs.host.reach != SandboxProfile::image)
         reach_host_files(std::move(needs.host));
     const Place to = std::move(sources.back());
     sources.pop_back();

@@ -43,7 +43,7 @@ bool CopyOptions::leaves(const struct stat& st, const struct stat& there, bool s
 void CopyOptions::print(Progress& bar, const std::string& source, const std::string& target) const {
     if (!verbose) return;
     bar.clear();
-    fmt::print("'{}' -> '{}'\n", shown(source), shown(target));
+    fmt::print("'{}' -> '{}'\n", printable(source), printable(target));
 }
 
 Owner CopyOptions::asked(const struct stat& st) const {
@@ -95,16 +95,16 @@ void CopyIn::copy(SourceTree& from, const std::string& source, const std::string
 struct stat CopyIn::copied_as(const CopySource& source) const {
     struct stat st = source.status();
     if (!o_.recursive && !S_ISLNK(st.st_mode)) {
-        if (S_ISDIR(st.st_mode)) give_up(negative, source.at() + ": is a directory (use -r)");
+        if (S_ISDIR(st.st_mode)) fail_with(exit_negative, source.at() + ": is a directory (use -r)");
         // Of the host's pipes and devices the contents, then; only copies of trees have the nodes themselves.
         if (!S_ISREG(st.st_mode)) {
-            if (source.image()) give_up(negative, has_no_contents(source.at()));
+            if (source.image()) fail_with(exit_negative, has_no_contents(source.at()));
             st.st_size = 0;
         }
         st.st_mode = (st.st_mode & 07777) | S_IFREG;
     }
     if (S_ISREG(st.st_mode) && !source.image() && image_ && is_one_file(*image_, st))
-        give_up(negative, source.at() + ": is the image that is copied to");
+        fail_with(exit_negative, source.at() + ": is the image that is copied to");
     return st;
 }
 
@@ -142,15 +142,15 @@ void CopyIn::named(SourceTree& from, const std::string& source, const std::strin
 }
 
 void CopyIn::entry(CopySource& source, const Spot& to) {
-    safe_point();
+    check_interrupt();
     const struct stat st = copied_as(source);
     if (is_there(source, to)) {
         if (S_ISLNK(st.st_mode)) return progress_.finish(st);  // two names of one
-        give_up(negative, fmt::format("{} and {} are the same", source.at(), to.at));
+        fail_with(exit_negative, fmt::format("{} and {} are the same", source.at(), to.at));
     }
     // Where a damaged image has the target below the source, the copy would go on with what it has made.
     if (lies_here(source) && made_here_.contains(st.st_ino))
-        give_up(impossible, source.at() + ": is what this copy has made");
+        fail_with(exit_failure, source.at() + ": is what this copy has made");
     const auto key = std::tuple(source.image(), st.st_dev, st.st_ino);
     if (leaves(st, to)) return progress_.finish(st);
     if (o_.links && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
@@ -178,7 +178,7 @@ void CopyIn::entry(CopySource& source, const Spot& to) {
 void CopyIn::replace(CopySource& source, const InodeRef& inode, const std::string& path) {
     const struct stat st = copied_as(source);
     if (!S_ISREG(st.st_mode) || !inode->is_regular())
-        give_up(negative, to_.at(path) + ": only a file can replace a file's contents by number");
+        fail_with(exit_negative, to_.at(path) + ": only a file can replace a file's contents by number");
     if (leaves(st, inode, to_.at(path))) return progress_.finish(st);
     progress_.begin(source.at());
     Opened from = open(source, st);
@@ -191,7 +191,7 @@ void CopyIn::replace(CopySource& source, const InodeRef& inode, const std::strin
 
 // What is in a directory, into one that is there; with its attributes when all is preserved.
 void CopyIn::merge(CopySource& source, Inode& directory, const std::string& path) {
-    if (!o_.recursive) give_up(negative, source.at() + ": is a directory (use -r)");
+    if (!o_.recursive) fail_with(exit_negative, source.at() + ": is a directory (use -r)");
     inside(source, directory, path);
     if (o_.preserve) attributes(source, directory, to_.at(path), source.status(), true);
 }
@@ -209,17 +209,17 @@ void CopyIn::inside(CopySource& source, Inode& directory, const std::string& pat
 }
 
 void CopyIn::link(InodeNr number, const Spot& to) {
-    InodeRef target = need(to_.fs().inode(number), to.at);
+    InodeRef target = value_or_fail(to_.fs().inode(number), to.at);
     // Of two sources that are called alike, the second one is there already.
     const Result<InodeRef> there = to_.fs().lookup(to.directory, to.name, operator_identity(), false);
     if (there && *there == target) return;
     remove_old(to);
-    need(to_.fs().link(*target, to.directory, to.name, operator_identity(), false), to.at);
+    value_or_fail(to_.fs().link(*target, to.directory, to.name, operator_identity(), false), to.at);
 }
 
 bool CopyIn::leaves(const struct stat& st, const InodeRef& there, const std::string& at) {
     const bool seconds = to_.fs().volume().geometry().inode_size <= format::classic_inode_size;
-    return o_.leaves(st, need(to_.fs().attributes(*there), at), seconds);
+    return o_.leaves(st, value_or_fail(to_.fs().attributes(*there), at), seconds);
 }
 
 bool CopyIn::leaves(const struct stat& st, const Spot& to) {
@@ -243,9 +243,9 @@ bool CopyIn::is_there(const CopySource& source, const Spot& to) {
 void CopyIn::remove_old(const Spot& to) {
     Result<InodeRef> old = to_.fs().lookup(to.directory, to.name, operator_identity(), false);
     if (!old) return;
-    if ((*old)->is_directory()) give_up(negative, to.at + ": a directory is in the way");
-    need(to_.fs().unlink(to.directory, to.name, operator_identity(), false), to.at);
-    if (need(to_.fs().attributes(**old), to.at).st_nlink == 0) sealed_.erase((*old)->number().value);
+    if ((*old)->is_directory()) fail_with(exit_negative, to.at + ": a directory is in the way");
+    value_or_fail(to_.fs().unlink(to.directory, to.name, operator_identity(), false), to.at);
+    if (value_or_fail(to_.fs().attributes(**old), to.at).st_nlink == 0) sealed_.erase((*old)->number().value);
 }
 
 std::optional<InodeRef> CopyIn::file_there(const Spot& to) {
@@ -254,22 +254,22 @@ std::optional<InodeRef> CopyIn::file_there(const Spot& to) {
     InodeRef there = std::move(*found);
     if (there->is_symlink()) {
         if (made_links_.contains(there->number().value))
-            give_up(negative, to.at + ": is a link that this copy has made, and is not followed");
+            fail_with(exit_negative, to.at + ": is a link that this copy has made, and is not followed");
         const std::string path = fmt::format("<{}>/{}", to.directory.number(), to.name);
         Result<InodeRef> target = to_.fs().resolve(path, operator_identity());
-        if (!target && target.error().code == ENOENT) give_up(negative, to.at + ": is a link that leads nowhere");
-        there = need(std::move(target), to.at);
+        if (!target && target.error().code == ENOENT) fail_with(exit_negative, to.at + ": is a link that leads nowhere");
+        there = value_or_fail(std::move(target), to.at);
     }
-    if (there->is_directory()) give_up(negative, to.at + ": a directory is in the way");
+    if (there->is_directory()) fail_with(exit_negative, to.at + ": a directory is in the way");
     // With all that it is, a file is copied beside those that share the old one, not into it.
-    if (o_.links && need(to_.fs().attributes(*there), to.at).st_nlink > 1) {
+    if (o_.links && value_or_fail(to_.fs().attributes(*there), to.at).st_nlink > 1) {
         remove_old(to);
         return {};
     }
     if (there->is_regular()) {
         if (!o_.force || to_.fs().open(there, O_WRONLY, operator_identity(), false)) return there;
     } else if (!o_.force) {
-        give_up(negative, to.at + ": is a device, fifo or socket, and in an image those take no contents");
+        fail_with(exit_negative, to.at + ": is a device, fifo or socket, and in an image those take no contents");
     }
     remove_old(to);
     return {};
@@ -280,7 +280,7 @@ CopyIn::Made CopyIn::make(const CopySource& source, const Spot& to, const struct
     // Directories are filled, files get new contents; links and nodes replace whatever is in the way.
     if (S_ISDIR(st.st_mode)) {
         if (Result<InodeRef> old = to_.fs().lookup(to.directory, to.name, operator_identity(), false)) {
-            if (!(*old)->is_directory()) give_up(negative, to.at + ": is in the way of a directory");
+            if (!(*old)->is_directory()) fail_with(exit_negative, to.at + ": is in the way of a directory");
             return {std::move(*old), true};
         }
     } else if (S_ISREG(st.st_mode)) {
@@ -290,21 +290,22 @@ CopyIn::Made CopyIn::make(const CopySource& source, const Spot& to, const struct
     }
     const mode_t mode = (st.st_mode & S_IFMT) | (S_ISDIR(st.st_mode) ? 0755 : 0644);
     InodeRef made =
-        need(to_.fs().create(to.directory, to.name, mode, st.st_rdev, link_target, operator_identity(), false), to.at);
+        value_or_fail(to_.fs().create(to.directory, to.name, mode, st.st_rdev, link_target, operator_identity(), false), to.at);
     if (S_ISLNK(st.st_mode)) made_links_.insert(made->number().value);
     if (lies_here(source)) made_here_.insert(made->number().value);
     return {std::move(made), false};
 }
 
 void CopyIn::contents(SourceReader& from, const InodeRef& inode, const std::string& at) {
-    std::unique_ptr<OpenFile> file = need(to_.fs().open(inode, O_WRONLY | O_TRUNC, operator_identity(), false), at);
-    const PartOf part(at);
+    std::unique_ptr<OpenFile> file = value_or_fail(to_.fs().open(inode, O_WRONLY | O_TRUNC, operator_identity(), false), at);
+    const PartialResult part(at);
     while (const std::optional<SourceReader::Piece> piece = from.next()) {
-        if (need(file->write(piece->at, piece->bytes), at) != piece->bytes.size()) refuse({ENOSPC, {}}, at);
+        if (value_or_fail(file->write(piece->at, piece->bytes), at) != piece->bytes.size())
+            fail_with_error({ENOSPC, {}}, at);
         progress_.advance(piece->bytes.size());
-        safe_point();
+        check_interrupt();
     }
-    if (from.size() != inode->size_hint()) need(file->truncate(from.size()), at);
+    if (from.size() != inode->size_hint()) value_or_fail(file->truncate(from.size()), at);
 }
 
 format::Timestamp CopyIn::kept_time(const timespec& t) const {
@@ -325,7 +326,7 @@ void CopyIn::attributes(const CopySource& source, Inode& inode, const std::strin
     if (fixed_time_) std::ranges::sort(names);
     // A change of the owner takes capabilities away, so it comes before them.
     if (!names.empty() && (change.uid || change.gid))
-        need(to_.fs().set_attributes(inode, std::exchange(change, {}), operator_identity(), false), at);
+        value_or_fail(to_.fs().set_attributes(inode, std::exchange(change, {}), operator_identity(), false), at);
     if (o_.preserve) xattrs(source, names, inode, at);
     if (!S_ISLNK(st.st_mode)) {
         if (o_.mode) change.mode = o_.mode;
@@ -338,16 +339,16 @@ void CopyIn::attributes(const CopySource& source, Inode& inode, const std::strin
         change.mtime = kept_time(st.st_mtim);
     }
     if (change.uid || change.gid || change.mode || change.atime)
-        need(to_.fs().set_attributes(inode, change, operator_identity(), false), at);
+        value_or_fail(to_.fs().set_attributes(inode, change, operator_identity(), false), at);
     if (o_.attributes) keep_flags(source, inode, at);
 }
 
 void CopyIn::xattrs(const CopySource& source, const std::vector<std::string>& names, Inode& inode,
                     const std::string& to) {
     // What the new file inherited from its directory is not the source's.
-    for (const std::string& name : need(to_.fs().list_xattrs(inode, operator_identity(), false), to))
+    for (const std::string& name : value_or_fail(to_.fs().list_xattrs(inode, operator_identity(), false), to))
         if (name.starts_with("system.posix_acl_") && std::ranges::find(names, name) == names.end())
-            need(to_.fs().remove_xattr(inode, name, operator_identity(), false), to + ": " + name);
+            value_or_fail(to_.fs().remove_xattr(inode, name, operator_identity(), false), to + ": " + name);
     // One that cannot be kept is told, and takes neither the others with it nor the permissions, which come last.
     for (const std::string& name : names)
         if (o_.keeps(name))
@@ -355,7 +356,7 @@ void CopyIn::xattrs(const CopySource& source, const std::vector<std::string>& na
                 const std::optional<std::vector<std::byte>> value = source.xattr(name);
                 if (!value) return;
                 const Result<void> set = to_.fs().set_xattr(inode, name, *value, 0, operator_identity(), false);
-                if (!set && set.error().code != EOPNOTSUPP) need(set, to + ": " + name);
+                if (!set && set.error().code != EOPNOTSUPP) value_or_fail(set, to + ": " + name);
             });
 }
 
@@ -386,14 +387,14 @@ void CopyIn::set_flags(Inode& inode, std::uint32_t flags, std::uint32_t which, c
     if (different == 0 || set(different)) return;
     for (; different != 0; different &= different - 1) {
         const std::uint32_t bit = different & -different;
-        outcome_.attempt(progress_, [&] { need(set(bit), fmt::format("{}: flag {}", at, letters_of(bit))); });
+        outcome_.attempt(progress_, [&] { value_or_fail(set(bit), fmt::format("{}: flag {}", at, letters_of(bit))); });
     }
 }
 
 void CopyIn::finish() {
     for (const auto& [number, what] : std::exchange(sealed_, {}))
         outcome_.attempt(progress_, [&] {
-            const InodeRef inode = need(to_.fs().inode(InodeNr(number)), what.at);
+            const InodeRef inode = value_or_fail(to_.fs().inode(InodeNr(number)), what.at);
             set_flags(*inode, what.flags, sealing_flags, what.at);
         });
 }

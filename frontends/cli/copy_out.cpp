@@ -16,7 +16,7 @@ namespace uext4::cli {
 namespace {
 
 void check(int result, const std::string& what) {
-    if (result != 0) give_up(impossible, what + ": " + std::strerror(errno));
+    if (result != 0) fail_with(exit_failure, what + ": " + std::strerror(errno));
 }
 
 // What is not to be had by others. It is asked for before anything is given up.
@@ -67,20 +67,20 @@ void CopyOut::named(const std::string& source, const std::string& target) {
     struct stat st{};
     if (::stat(target.c_str(), &st) == 0 && S_ISDIR(st.st_mode) && !means_contents(source))
         where = below(target, last_part(source));
-    else if (target.ends_with('/') && !inode->is_directory()) give_up(negative, target + ": is no directory");
+    else if (target.ends_with('/') && !inode->is_directory()) fail_with(exit_negative, target + ": is no directory");
     entry(inode, source, where, 0, where == target);
 }
 
 void CopyOut::entry(const InodeRef& inode, const std::string& source, const std::string& target, unsigned depth,
                     bool follow) {
-    safe_point();
-    const struct stat st = need(from_.fs().attributes(*inode), from_.at(source));
+    check_interrupt();
+    const struct stat st = value_or_fail(from_.fs().attributes(*inode), from_.at(source));
     if (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode) && !o_.recursive)
-        give_up(negative, S_ISDIR(st.st_mode) ? from_.at(source) + ": is a directory (use -r)"
+        fail_with(exit_negative, S_ISDIR(st.st_mode) ? from_.at(source) + ": is a directory (use -r)"
                                               : has_no_contents(from_.at(source)));
     if (leaves(st, target)) return progress_.finish(st);
     if (all_.several && !S_ISDIR(st.st_mode) && !all_.made.insert(target).second)
-        give_up(negative, target + ": has just been made by this copy, and is not replaced");
+        fail_with(exit_negative, target + ": has just been made by this copy, and is not replaced");
     if (o_.links && st.st_nlink > 1 && !S_ISDIR(st.st_mode)) {
         if (auto it = linked_.find(st.st_ino); it != linked_.end()) {
             o_.print(progress_, from_.at(source), target);
@@ -103,7 +103,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
                 struct stat there{};
                 if ((follow ? ::stat(target.c_str(), &there) : ::lstat(target.c_str(), &there)) != 0 ||
                     !S_ISDIR(there.st_mode))
-                    give_up(negative, target + ": is in the way of a directory");
+                    fail_with(exit_negative, target + ": is in the way of a directory");
                 // As a file that was there it stays who it is.
                 was_there = true;
                 attributes_too = changes_what_was_there();
@@ -113,7 +113,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
             }
             break;
         case S_IFLNK: {
-            const std::string text = need(from_.fs().read_link(*inode), from_.at(source));
+            const std::string text = value_or_fail(from_.fs().read_link(*inode), from_.at(source));
             remove_old(target);
             check(make_symlink(text, target), target);
             struct stat there{};
@@ -136,7 +136,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
             if (make_node(target, st.st_mode & S_IFMT, st.st_rdev) != 0) {
                 // Only root makes devices; the others still get the rest of the tree.
                 if (errno != EPERM) check(-1, target);
-                outcome_.tell(progress_, negative, target + ": " + std::strerror(EPERM));
+                outcome_.tell(progress_, exit_negative, target + ": " + std::strerror(EPERM));
                 return;
             }
     }
@@ -160,7 +160,7 @@ bool CopyOut::leaves(const struct stat& st, const std::string& target) const {
 void CopyOut::remove_old(const std::string& target) {
     struct stat st{};
     if (::lstat(target.c_str(), &st) != 0) return;
-    if (S_ISDIR(st.st_mode)) give_up(negative, target + ": a directory is in the way");
+    if (S_ISDIR(st.st_mode)) fail_with(exit_negative, target + ": a directory is in the way");
     check(remove_file(target), target);
 }
 
@@ -190,20 +190,20 @@ CopyOut::Target CopyOut::open(const std::string& target, unsigned depth) const {
     if (::lstat(target.c_str(), &st) == 0 && S_ISLNK(st.st_mode)) {
         // Links that lead elsewhere may have come from an image, and who copies a tree names none of them.
         if (depth > 0 || all_.made_links.contains({st.st_dev, st.st_ino}))
-            give_up(negative, target + ": is a link, which is not followed in a tree, or when this copy has made it");
+            fail_with(exit_negative, target + ": is a link, which is not followed in a tree, or when this copy has made it");
         if (::stat(target.c_str(), &st) != 0)
-            give_up(negative,
+            fail_with(exit_negative,
                     target + ": " + (errno == ENOENT ? "is a link that leads nowhere" : std::strerror(errno)));
         out.path = behind_links(target);
         follow = true;
     }
     out.was_there = ::stat(target.c_str(), &st) == 0;
-    if (out.was_there && S_ISDIR(st.st_mode)) give_up(negative, target + ": a directory is in the way");
+    if (out.was_there && S_ISDIR(st.st_mode)) fail_with(exit_negative, target + ": a directory is in the way");
     // What is a disk's by its name may have come from an image as well.
     if (out.was_there && depth > 0 && !S_ISREG(st.st_mode))
-        give_up(negative, target + ": is no file, and only a destination that is named may be a device or a pipe");
+        fail_with(exit_negative, target + ": is no file, and only a destination that is named may be a device or a pipe");
     if (out.was_there && std::ranges::any_of(all_.images, [&](const auto& image) { return is_image(image, st); }))
-        give_up(negative, target + ": is the image that is copied from");
+        fail_with(exit_negative, target + ": is the image that is copied from");
     // With all that it is, a file is copied beside those that share the old one, not into it.
     if (out.was_there && o_.links && st.st_nlink > 1) {
         remove_old(target);
@@ -244,12 +244,12 @@ bool CopyOut::contents(SourceReader& from, const Target& to) {
             for (std::uint64_t n = 0; n < length; n += zeros.size())
                 put(ConstBytes(zeros).first(std::min<std::uint64_t>(zeros.size(), length - n)));
     };
-    const PartOf part(to.path);
+    const PartialResult part(to.path);
     while (const std::optional<SourceReader::Piece> piece = from.next()) {
         leave_hole(piece->at - end);
         put(piece->bytes);
         progress_.advance(piece->bytes.size());
-        safe_point();
+        check_interrupt();
     }
     leave_hole(from.size() - end);
     if (!to.is_file) return false;
@@ -261,7 +261,7 @@ void CopyOut::finish() {
     release_contents();
     for (const Left& directory : std::exchange(left_, {}))
         outcome_.attempt(progress_, [&] {
-            InodeRef inode = need(from_.fs().inode(InodeNr(directory.st.st_ino)), from_.at(directory.source));
+            InodeRef inode = value_or_fail(from_.fs().inode(InodeNr(directory.st.st_ino)), from_.at(directory.source));
             attributes(*inode, directory.source, directory.target, directory.st, directory.was_there);
         });
 }
@@ -279,7 +279,7 @@ bool CopyOut::own(const std::string& target, const struct stat& st) {
     if (errno != EPERM) check(-1, target);
     // Who is not root cannot give files away. That is no news with -a, but an error where it was asked for.
     if (const Owner asked = o_.asked(st); asked.uid || asked.gid)
-        outcome_.tell(progress_, negative,
+        outcome_.tell(progress_, exit_negative,
                       fmt::format("{}: cannot be given to {}:{}: {}", target, owner.uid.value_or(st.st_uid),
                                   owner.gid.value_or(st.st_gid), std::strerror(EPERM)));
     return false;
@@ -291,12 +291,12 @@ void CopyOut::attributes(Inode& inode, const std::string& source, const std::str
     const mode_t kept = own(target, st) ? 07777 : 01777;
     if (o_.preserve) {
         const std::string at = from_.at(source);
-        for (const std::string& name : need(from_.fs().list_xattrs(inode, operator_identity(), false), at)) {
+        for (const std::string& name : value_or_fail(from_.fs().list_xattrs(inode, operator_identity(), false), at)) {
             if (!o_.keeps(name)) continue;
             const std::vector<std::byte> value =
-                need(from_.fs().get_xattr(inode, name, operator_identity(), false), at);
+                value_or_fail(from_.fs().get_xattr(inode, name, operator_identity(), false), at);
             if (change_attribute(target, name, value) != 0 && errno != EPERM && errno != EOPNOTSUPP)
-                outcome_.tell(progress_, negative, target + ": " + name + ": " + std::strerror(errno));
+                outcome_.tell(progress_, exit_negative, target + ": " + name + ": " + std::strerror(errno));
         }
     }
     if (!S_ISLNK(st.st_mode) && (!was_there || o_.preserve || o_.mode)) {

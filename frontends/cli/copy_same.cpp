@@ -11,7 +11,7 @@ bool lies_in(Session& image, InodeRef directory, const Inode& above) {
     // In a damaged image ".." may lead in a circle.
     for (std::size_t steps = 0; steps < PATH_MAX; ++steps) {
         if (directory->number() == above.number()) return true;
-        InodeRef parent = need(image.fs().lookup(*directory, "..", operator_identity(), false),
+        InodeRef parent = value_or_fail(image.fs().lookup(*directory, "..", operator_identity(), false),
                                image.at(fmt::format("<{}>/..", directory->number())));
         if (parent->number() == directory->number()) return false;
         directory = std::move(parent);
@@ -37,12 +37,12 @@ bool is_to_copy(Session& image, const std::string& source, const std::string& ta
     const Result<InodeRef> old = image.fs().resolve(place, operator_identity(), !link);
     if (old && (*old)->number() == (*from)->number()) {
         if (link && !one_name(image, source, place)) return false;
-        give_up(negative, fmt::format("{} and {} are the same", image.at(source), image.at(place)));
+        fail_with(exit_negative, fmt::format("{} and {} are the same", image.at(source), image.at(place)));
     }
     if (!(*from)->is_directory()) return true;
     const InodeRef into = there && (*there)->is_directory() ? *there : image.parent(target).directory;
     if (lies_in(image, into, **from))
-        give_up(negative,
+        fail_with(exit_negative,
                 fmt::format("{}: a directory cannot be copied into itself, {}", image.at(source), image.at(place)));
     return true;
 }

@@ -42,7 +42,7 @@ public:
 
 private:
     std::size_t got(ssize_t n) const {
-        if (n < 0) give_up(impossible, path_ + ": " + std::strerror(errno));
+        if (n < 0) fail_with(exit_failure, path_ + ": " + std::strerror(errno));
         return static_cast<std::size_t>(n);
     }
 
@@ -61,10 +61,10 @@ public:
             name_at_ = path_.rfind('/') + 1;
         }
         if (::fstatat(folder_above_, name(), &st_, follow ? 0 : AT_SYMLINK_NOFOLLOW) != 0)
-            give_up(negative, path_ + ": " + std::strerror(errno));
+            fail_with(exit_negative, path_ + ": " + std::strerror(errno));
         for (; follow && above; above = above->above_)
             if (above->st_.st_dev == st_.st_dev && above->st_.st_ino == st_.st_ino)
-                give_up(negative, path_ + ": is a link to a directory that it lies in");
+                fail_with(exit_negative, path_ + ": is a link to a directory that it lies in");
     }
 
     std::string at() const override { return path_; }
@@ -137,7 +137,7 @@ private:
     // A tree may be deeper than a process may have descriptors.
     static constexpr unsigned deepest_open = 256;
 
-    [[noreturn]] void fail_here() const { give_up(impossible, path_ + ": " + std::strerror(errno)); }
+    [[noreturn]] void fail_here() const { fail_with(exit_failure, path_ + ": " + std::strerror(errno)); }
     // In the folder above.
     const char* name() const { return path_.c_str() + name_at_; }
     int descriptor() const { return file_ ? file_->fd() : folder_ ? ::dirfd(folder_.get()) : -1; }
@@ -173,7 +173,7 @@ private:
 }  // namespace
 
 StandardInputTree::StandardInputTree() {
-    if (::fstat(STDIN_FILENO, &st_) != 0) give_up(impossible, fmt::format("standard input: {}", std::strerror(errno)));
+    if (::fstat(STDIN_FILENO, &st_) != 0) fail_with(exit_failure, fmt::format("standard input: {}", std::strerror(errno)));
 }
 
 std::unique_ptr<CopySource> StandardInputTree::find(const std::string&, bool) {

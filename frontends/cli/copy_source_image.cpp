@@ -17,11 +17,11 @@ public:
         if (at >= size_) return {};
         Result<std::uint64_t> data = file_->seek(at, SEEK_DATA);
         if (!data && data.error().code == ENXIO) return {};
-        const std::uint64_t begin = need(std::move(data), at_);
-        return Range{begin, std::min(size_, need(file_->seek(begin, SEEK_HOLE), at_))};
+        const std::uint64_t begin = value_or_fail(std::move(data), at_);
+        return Range{begin, std::min(size_, value_or_fail(file_->seek(begin, SEEK_HOLE), at_))};
     }
 
-    std::size_t read(std::uint64_t at, Bytes out) override { return need(file_->read(at, out), at_); }
+    std::size_t read(std::uint64_t at, Bytes out) override { return value_or_fail(file_->read(at, out), at_); }
 
     // What has no size has no contents either.
     std::size_t next(Bytes) override { return 0; }
@@ -36,7 +36,7 @@ class ImageSource final : public CopySource {
 public:
     ImageSource(Session& session, Ancestors& above, InodeRef inode, std::string path)
         : session_(session), above_(above), inode_(std::move(inode)), path_(std::move(path)) {
-        st_ = need(session_.fs().attributes(*inode_), at());
+        st_ = value_or_fail(session_.fs().attributes(*inode_), at());
     }
 
     std::string at() const override { return session_.at(path_); }
@@ -46,7 +46,7 @@ public:
         return open_contents_of(session_, inode_, at(), static_cast<std::uint64_t>(st_.st_size));
     }
 
-    std::string link_target() const override { return need(session_.fs().read_link(*inode_), at()); }
+    std::string link_target() const override { return value_or_fail(session_.fs().read_link(*inode_), at()); }
 
     void list(Names& names) override {
         inside_.emplace(above_, session_, *inode_);
@@ -56,7 +56,7 @@ public:
     std::unique_ptr<CopySource> child(const Names::value_type& listed, bool follow) override {
         std::string path = below(path_, listed.first);
         // Nothing could name it, and each directory above has its own, so that depth would take memory by its square.
-        if (path.size() >= PATH_MAX) give_up(negative, session_.at(path) + ": " + std::strerror(ENAMETOOLONG));
+        if (path.size() >= PATH_MAX) fail_with(exit_negative, session_.at(path) + ": " + std::strerror(ENAMETOOLONG));
         InodeRef inode = session_.inode_of_entry(listed.second, path);
         if (follow && inode->is_symlink()) {
             inode = session_.resolve(path);
@@ -66,11 +66,11 @@ public:
     }
 
     std::vector<std::string> xattr_names() const override {
-        return need(session_.fs().list_xattrs(*inode_, operator_identity(), false), at());
+        return value_or_fail(session_.fs().list_xattrs(*inode_, operator_identity(), false), at());
     }
 
     std::optional<std::vector<std::byte>> xattr(const std::string& name) const override {
-        return need(session_.fs().get_xattr(*inode_, name, operator_identity(), false), at() + ": " + name);
+        return value_or_fail(session_.fs().get_xattr(*inode_, name, operator_identity(), false), at() + ": " + name);
     }
 
     std::optional<std::uint32_t> flags() const override { return session_.fs().get_flags(*inode_); }
@@ -92,7 +92,7 @@ std::unique_ptr<CopySource> ImageTree::find(const std::string& path, bool follow
 std::unique_ptr<SourceContents> open_contents_of(Session& session, const InodeRef& inode, const std::string& at,
                                                  std::uint64_t size) {
     std::unique_ptr<OpenFile> file =
-        need(session.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), at);
+        value_or_fail(session.fs().open(inode, O_RDONLY | O_NOATIME, operator_identity(), false), at);
     return std::make_unique<ImageContents>(std::move(file), at, size);
 }
 
@@ -103,8 +103,8 @@ void names_in(Session& session, Inode& directory, const std::string& path, Names
         else if (e.name != "." && e.name != "..") names.emplace_back(std::string(e.name), e.inode.value);
         return true;
     };
-    need(session.fs().read_directory(directory, 0, add), session.at(path));
-    if (slash) give_up(impossible, session.at(path) + ": a name with a slash");
+    value_or_fail(session.fs().read_directory(directory, 0, add), session.at(path));
+    if (slash) fail_with(exit_failure, session.at(path) + ": a name with a slash");
 }
 
 }  // namespace uext4::cli

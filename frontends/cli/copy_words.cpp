@@ -59,7 +59,7 @@ CopyOptions CopyWords::options() const {
     if (owner_) out.owner = pair_of(*owner_);
     if (mode_) out.mode = mode_of(*mode_);
     for (const std::string& m : maps_) out.map_owner.push_back(pair_of(m));
-    if (places_.size() < 2) give_up(impossible, "a source and a destination are needed");
+    if (places_.size() < 2) fail_with(exit_failure, "a source and a destination are needed");
     return out;
 }
 
@@ -76,21 +76,21 @@ void CopyWords::expect_contents_alone(const char* stream, bool output) const {
                                                     {output && owner_, "--owner"},
                                                     {output && mode_, "--mode"}};
     for (const auto& [given, option] : refused)
-        if (given) give_up(impossible, fmt::format("-: {} is contents alone, and {} asks for more", stream, option));
+        if (given) fail_with(exit_failure, fmt::format("-: {} is contents alone, and {} asks for more", stream, option));
 }
 
 std::vector<Place> CopyWords::places() const {
     std::vector<Place> out = any_places(places_);
     for (const Place& place : out) {
         if (place.kind == Place::Kind::host)
-            if (const std::optional<std::string> missing = missing_image(place.path)) give_up(impossible, *missing);
+            if (const std::optional<std::string> missing = missing_image(place.path)) fail_with(exit_failure, *missing);
         if (place.kind != Place::Kind::standard) continue;
         const bool output = &place == &out.back();
-        if (out.size() > 2) give_up(impossible, "-: a copy from or to it has one source and one destination");
+        if (out.size() > 2) fail_with(exit_failure, "-: a copy from or to it has one source and one destination");
         expect_contents_alone(output ? "standard output" : "standard input", output);
     }
     if (std::ranges::all_of(out, [](const Place& place) { return place.image.empty(); }))
-        give_up(impossible, "neither side is in an image");
+        fail_with(exit_failure, "neither side is in an image");
     return out;
 }
 
@@ -137,9 +137,9 @@ HostFiles to_write(const std::vector<Place>& sources, const std::string& to, con
     names.erase("");
     out.writable.assign(names.begin(), names.end());
     out.attributes = o.preserve;
-    out.give_away = o.preserve || o.owner || !o.map_owner.empty();
+    out.may_chown = o.preserve || o.owner || !o.map_owner.empty();
     // Links that are copied themselves, and files that are removed, are changes of a folder.
-    out.trees = o.recursive || !o.follows_named() || o.force;
+    out.whole_trees = o.recursive || !o.follows_named() || o.force;
     out.special_modes = o.preserve || (o.mode && (*o.mode & ~0777u) != 0);
     return out;
 }
@@ -151,9 +151,9 @@ CopyNeeds needs_of(const std::vector<Place>& places, const CopyOptions& o) {
     for (const Place& place : places)
         if (!place.image.empty()) out.images.push_back(place.image);
     const std::vector<Place> sources(places.begin(), places.end() - 1);
-    if (places.back().kind == Place::Kind::host) out.host = {Reach::files, to_write(sources, places.back().path, o)};
+    if (places.back().kind == Place::Kind::host) out.host = {SandboxProfile::files, to_write(sources, places.back().path, o)};
     else if (HostFiles named = to_read(sources, o); !named.readable.empty())
-        out.host = {Reach::sources, std::move(named)};
+        out.host = {SandboxProfile::sources, std::move(named)};
     return out;
 }
 

@@ -35,7 +35,7 @@ bool is_named(const Damage& damage) {
 void note_log_line(const std::string& image, bool writable, const std::string& line) {
     const std::lock_guard locked(lock);
     if (!line.starts_with(damage_prefix)) {
-        fmt::print(stderr, "uext4: {}\n", told(line));
+        fmt::print(stderr, "uext4: {}\n", quote(line));
         return;
     }
     Damage damage{image, line.substr(damage_prefix.size()), writable};
@@ -53,14 +53,14 @@ bool print_damage(const std::string& verb) {
     std::string written_to;
     for (const Damage& damage : found) {
         if (is_named(damage)) continue;
-        fmt::print(stderr, "uext4 {}: {}: {}\n", verb, told(damage.image), told(damage.what));
+        fmt::print(stderr, "uext4 {}: {}: {}\n", verb, quote(damage.image), quote(damage.what));
         if (damage.writable) written_to = damage.image;
     }
     found.clear();
     failures.clear();
     if (written_to.empty()) return false;
     fmt::print(stderr, "uext4 {}: {}: the image is damaged: uext4 check lists the damage, e2fsck -f repairs it\n", verb,
-               told(written_to));
+               quote(written_to));
     return true;
 }
 

@@ -25,7 +25,7 @@ char type_letter(mode_t mode) {
 }
 
 Json describe(Session& s, const std::string& name, const std::string& path, Inode& inode) {
-    const struct stat st = need(s.fs().attributes(inode), s.at(path));
+    const struct stat st = value_or_fail(s.fs().attributes(inode), s.at(path));
     Json j;
     set_text(j, "name", name);
     j.update({{"inode", st.st_ino},
@@ -41,7 +41,7 @@ Json describe(Session& s, const std::string& name, const std::string& path, Inod
               {"mtime", iso_time(stamp(st.st_mtim))},
               {"ctime", iso_time(stamp(st.st_ctim))}});
     if (const std::optional<format::Timestamp> born = s.fs().birth_time(inode)) j["btime"] = iso_time(*born);
-    if (S_ISLNK(st.st_mode)) set_text(j, "target", need(s.fs().read_link(inode), s.at(path)));
+    if (S_ISLNK(st.st_mode)) set_text(j, "target", value_or_fail(s.fs().read_link(inode), s.at(path)));
     if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
         j["device"] = fmt::format("{}:{}", major(st.st_rdev), minor(st.st_rdev));
     return j;
@@ -58,7 +58,7 @@ Json describe_damaged(const std::string& name, std::uint64_t inode, const std::s
 bool has_access_list(Session& s, Inode& inode, const std::string& path) {
     if (S_ISLNK(inode.mode())) return false;
     const auto has = [&](const char* name) {
-        return need(s.fs().find_xattr(inode, name, operator_identity(), false), s.at(path)).has_value();
+        return value_or_fail(s.fs().find_xattr(inode, name, operator_identity(), false), s.at(path)).has_value();
     };
     return has("system.posix_acl_access") || (inode.is_directory() && has("system.posix_acl_default"));
 }

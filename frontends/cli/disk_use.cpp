@@ -36,7 +36,7 @@ void disk_free(const DfOptions& o) {
     };
     listing.each([&](Session& s, const std::string& path) {
         s.resolve(path);
-        const struct statvfs v = need(s.fs().statistics(), s.image());
+        const struct statvfs v = value_or_fail(s.fs().statistics(), s.image());
         Json j;
         if (listing.several_images()) set_text(j, "image", s.image());
         j.update({{"block_size", v.f_bsize},
@@ -48,10 +48,10 @@ void disk_free(const DfOptions& o) {
         all.push_back(std::move(j));
         const std::uint64_t used = v.f_blocks - v.f_bfree, used_inodes = v.f_files - v.f_ffree;
         if (o.inodes)
-            rows.push_back({shown(s.image()), count(v.f_files), count(used_inodes), count(v.f_ffree),
+            rows.push_back({printable(s.image()), count(v.f_files), count(used_inodes), count(v.f_ffree),
                             percent(used_inodes, v.f_ffree)});
         else
-            rows.push_back({shown(s.image()), size(v.f_blocks, v.f_bsize), size(used, v.f_bsize),
+            rows.push_back({printable(s.image()), size(v.f_blocks, v.f_bsize), size(used, v.f_bsize),
                             size(v.f_bavail, v.f_bsize), percent(used, v.f_bavail)});
     });
     if (o.o.json && listing.count() > 1) print(all);
@@ -88,8 +88,8 @@ public:
     void run() {
         listing_.each([&](Session& s, const std::string& path) {
             sums_.assign(1, 0);
-            Walk(listing_, FollowLinks::none)
-                .from(s, path, [&](const Visit& v) { return begin(v); }, [&](const Visit& v) { end(v); });
+            TreeWalk(listing_, FollowLinks::none)
+                .from(s, path, [&](const VisitedFile& v) { return begin(v); }, [&](const VisitedFile& v) { end(v); });
             total_ += sums_.front();
         });
         if (o_.total) line(total_, "total");
@@ -98,15 +98,15 @@ public:
     }
 
 private:
-    std::uint64_t bytes_of(const Visit& v) {
-        const struct stat st = need(v.session.fs().attributes(*v.inode), v.session.at(v.path));
+    std::uint64_t bytes_of(const VisitedFile& v) {
+        const struct stat st = value_or_fail(v.session.fs().attributes(*v.inode), v.session.at(v.path));
         return static_cast<std::uint64_t>(o_.apparent ? st.st_size : st.st_blocks * 512);
     }
 
     // What has several names is counted at the first one.
-    bool is_counted(const Visit& v) { return !o_.links && !seen_.insert({&v.session, v.inode->number().value}).second; }
+    bool is_counted(const VisitedFile& v) { return !o_.links && !seen_.insert({&v.session, v.inode->number().value}).second; }
 
-    bool begin(const Visit& v) {
+    bool begin(const VisitedFile& v) {
         if (is_counted(v)) return false;
         const std::uint64_t bytes = bytes_of(v);
         if (v.inode->is_directory()) {
@@ -119,7 +119,7 @@ private:
         return false;
     }
 
-    void end(const Visit& v) {
+    void end(const VisitedFile& v) {
         const std::uint64_t bytes = sums_[v.depth + 1];
         sums_.resize(v.depth + 1);
         sums_[v.depth] += bytes;
@@ -137,7 +137,7 @@ private:
         const std::string size = o_.human   ? human_size(bytes)
                                  : o_.bytes ? std::to_string(bytes)
                                             : std::to_string(bytes / 1024 + (bytes % 1024 != 0));
-        fmt::print("{}\t{}\n", size, shown(name));
+        fmt::print("{}\t{}\n", size, printable(name));
     }
 
     const DuOptions& o_;
@@ -179,8 +179,8 @@ void add_disk_use_verbs(CLI::App& app) {
         CLI::Option* bytes = v->add_flag("-b,--bytes", s->bytes, "As --apparent-size, in bytes");
         add_common(v, s->o, true, true);
         v->callback([=] {
-            if (s->summary && s->all) give_up(impossible, "either -s or -a");
-            if (s->summary && depth->count() != 0 && *s->depth != 0) give_up(impossible, "either -s or -d");
+            if (s->summary && s->all) fail_with(exit_failure, "either -s or -a");
+            if (s->summary && depth->count() != 0 && *s->depth != 0) fail_with(exit_failure, "either -s or -d");
             if (bytes->count() != 0) s->apparent = true;
             Du(*s).run();
         });

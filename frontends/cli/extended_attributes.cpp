@@ -11,7 +11,7 @@ std::vector<std::byte> value_of(const std::string& text) {
     std::vector<std::byte> out;
     if (text.starts_with("0x") || text.starts_with("0X")) {
         if (text.size() % 2 != 0 || text.find_first_not_of("0123456789abcdefABCDEF", 2) != std::string::npos)
-            give_up(impossible, "'" + text + "' is not hexadecimal");
+            fail_with(exit_failure, "'" + text + "' is not hexadecimal");
         for (std::size_t i = 2; i < text.size(); i += 2)
             out.push_back(static_cast<std::byte>(std::stoul(text.substr(i, 2), nullptr, 16)));
         return out;
@@ -50,7 +50,7 @@ public:
                 show(s, *inode, path);
                 return;
             }
-            Walk(listing_, FollowLinks::none).from(s, path, [&](const Visit& v) {
+            TreeWalk(listing_, FollowLinks::none).from(s, path, [&](const VisitedFile& v) {
                 show(s, *v.inode, v.path);
                 return true;
             });
@@ -62,14 +62,14 @@ public:
 private:
     void show(Session& s, Inode& inode, const std::string& path) {
         std::vector<std::string> names{o_.name};
-        if (o_.name.empty()) names = need(s.fs().list_xattrs(inode, operator_identity(), false), s.at(path));
+        if (o_.name.empty()) names = value_or_fail(s.fs().list_xattrs(inode, operator_identity(), false), s.at(path));
         Json attributes = Json::array();
         std::string text;
         for (const std::string& name : names) {
             const std::vector<std::byte> value =
-                need(s.fs().get_xattr(inode, name, operator_identity(), false), s.at(path) + ": " + name);
+                value_or_fail(s.fs().get_xattr(inode, name, operator_identity(), false), s.at(path) + ": " + name);
             const std::string_view bytes(reinterpret_cast<const char*>(value.data()), value.size());
-            text += o_.only_values ? std::string(bytes) : fmt::format("{}={}\n", shown(name), value_text(value));
+            text += o_.only_values ? std::string(bytes) : fmt::format("{}={}\n", printable(name), value_text(value));
             Json j;
             set_text(j, "name", name);
             set_text(j, "value", bytes);
@@ -79,7 +79,7 @@ private:
         const bool heading = several_ && !o_.only_values;
         if (o_.o.json) add_to_json(listing_.name(s, path), std::move(attributes));
         else if (!text.empty()) {
-            if (heading) text = fmt::format("# file: {}\n{}\n", shown(listing_.name(s, path)), text);
+            if (heading) text = fmt::format("# file: {}\n{}\n", printable(listing_.name(s, path)), text);
             std::fwrite(text.data(), 1, text.size(), stdout);  // a value may contain NUL
         }
     }
@@ -107,8 +107,8 @@ void set_attribute(const ExtendedAttributeOptions& o) {
     listing.each([&](Session& s, const std::string& path) {
         InodeRef inode = s.resolve(path, false);
         if (!o.remove.empty())
-            need(s.fs().remove_xattr(*inode, o.remove, operator_identity(), false), s.at(path) + ": " + o.remove);
-        else need(s.fs().set_xattr(*inode, o.name, value, 0, operator_identity(), false), s.at(path) + ": " + o.name);
+            value_or_fail(s.fs().remove_xattr(*inode, o.remove, operator_identity(), false), s.at(path) + ": " + o.remove);
+        else value_or_fail(s.fs().set_xattr(*inode, o.name, value, 0, operator_identity(), false), s.at(path) + ": " + o.name);
     });
     listing.finish();
 }
@@ -128,7 +128,7 @@ void add_extended_attribute_verbs(CLI::App& app) {
         v->add_option("PLACES", s->places, "IMAGE:/path")->required();
         add_common(v, s->o, true, true);
         v->callback([s, one] {
-            if (one->count() && s->name.empty()) give_up(impossible, "an attribute has a name");
+            if (one->count() && s->name.empty()) fail_with(exit_failure, "an attribute has a name");
             Getfattr(*s).run();
         });
     }
@@ -145,8 +145,8 @@ void add_extended_attribute_verbs(CLI::App& app) {
         add_common(v, s->o, false, false);
         v->callback([s, set, given, remove] {
             if (set->count() == remove->count() || (remove->count() && given->count()))
-                give_up(impossible, "either -n NAME, with a value or without, or -x NAME");
-            if (s->name.empty() && s->remove.empty()) give_up(impossible, "an attribute has a name");
+                fail_with(exit_failure, "either -n NAME, with a value or without, or -x NAME");
+            if (s->name.empty() && s->remove.empty()) fail_with(exit_failure, "an attribute has a name");
             set_attribute(*s);
         });
     }

@@ -47,9 +47,9 @@ std::string sentence_of(const Error& error) {
     return refused ? fmt::format("{}: {}", std::strerror(error.code), reason) : reason;
 }
 
-void give_up(int code, const std::string& what) { throw Failure{code, what}; }
+void fail_with(int code, const std::string& what) { throw Failure{code, what}; }
 
-void refuse(const Error& error, const std::string& subject) {
+void fail_with_error(const Error& error, const std::string& subject) {
     switch (error.code) {
         case ENOENT:
         case ESTALE:  // an inode that is named by its number
@@ -65,13 +65,13 @@ void refuse(const Error& error, const std::string& subject) {
         case EINVAL:
         case ENAMETOOLONG:
         case EMLINK:
-        case EXDEV: give_up(negative, subject + ": " + sentence_of(error));
-        default: give_up(impossible, subject + ": " + sentence_of(error));
+        case EXDEV: fail_with(exit_negative, subject + ": " + sentence_of(error));
+        default: fail_with(exit_failure, subject + ": " + sentence_of(error));
     }
 }
 
-void need(Result<void> result, const std::string& subject) {
-    if (!result) refuse(result.error(), subject);
+void value_or_fail(Result<void> result, const std::string& subject) {
+    if (!result) fail_with_error(result.error(), subject);
 }
 
 }  // namespace uext4::cli

@@ -18,17 +18,17 @@ void extents(const std::string& place, const CommonOptions& o) {
         InodeRef inode = s.resolve(p.path);
         const mode_t mode = inode->mode();
         if (!S_ISREG(mode) && !S_ISDIR(mode) && !S_ISLNK(mode))
-            give_up(negative, s.at(p.path) + ": is a device, fifo or socket, which has no extents");
+            fail_with(exit_negative, s.at(p.path) + ": is a device, fifo or socket, which has no extents");
         Json out = Json::array();
         const std::uint64_t bs = s.fs().volume().geometry().block_size;
-        need(s.fs().extents(*inode, 0, ~std::uint64_t{0} >> 1,
+        value_or_fail(s.fs().extents(*inode, 0, ~std::uint64_t{0} >> 1,
                             [&](const Mapping& m) {
-                                Json j{{"offset", m.offset}, {"length", m.length}, {"place", place_name(m.place)}};
+                                Json j{{"offset", m.offset}, {"length", m.length}, {"place", block_state_name(m.state)}};
                                 if (m.has_block()) j["physical"] = m.block.value * bs;
                                 if (!o.json)
                                     fmt::print("{:>16} {:>14} {:>16} {}\n", m.offset, m.length,
                                                m.has_block() ? std::to_string(m.block.value * bs) : "-",
-                                               place_name(m.place));
+                                               block_state_name(m.state));
                                 out.push_back(std::move(j));
                                 return true;
                             }),

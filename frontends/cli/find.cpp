@@ -37,21 +37,21 @@ public:
 private:
     void from(Session& s, const std::string& path) {
         start_ = listing_.name(s, path);
-        const auto before = [&](const Visit& v) {
+        const auto before = [&](const VisitedFile& v) {
             const bool enters = v.depth < expression_.most_depth();
             if (expression_.contents_first() && v.inode->is_directory() && enters) return true;
             return !look(v) && enters;
         };
-        const auto after = [&](const Visit& v) {
+        const auto after = [&](const VisitedFile& v) {
             if (expression_.contents_first()) look(v);
         };
-        Walk(listing_, o_.follow).from(s, path, before, after);
+        TreeWalk(listing_, o_.follow).from(s, path, before, after);
     }
 
     // Whether -prune was met.
-    bool look(const Visit& v) {
+    bool look(const VisitedFile& v) {
         if (v.depth < expression_.least_depth()) return false;
-        const struct stat st = need(v.session.fs().attributes(*v.inode), v.session.at(v.path));
+        const struct stat st = value_or_fail(v.session.fs().attributes(*v.inode), v.session.at(v.path));
         const std::string name = listing_.name(v.session, v.path);
         Found found{v, st, name, start_};
         (void)expression_.holds(found);
@@ -60,7 +60,7 @@ private:
 
     void print_one(const Found& found) {
         if (!o_.o.json) {
-            fmt::print("{}\n", shown(found.name));
+            fmt::print("{}\n", printable(found.name));
             return;
         }
         Json j;
@@ -106,7 +106,7 @@ void add_find_verb(CLI::App& app) {
         }
         const auto begin = std::ranges::find_if(s->words, begins_find_expression);
         std::vector<std::string> places(s->words.begin(), begin);
-        if (places.empty() && !shell_words()) give_up(impossible, "a place is needed before the expression");
+        if (places.empty() && !shell_words()) fail_with(exit_failure, "a place is needed before the expression");
         if (places.empty()) places.push_back(shell_words()->directory);
         Find(*s, places, {begin, s->words.end()}).run();
     });

@@ -49,7 +49,7 @@ std::optional<NumberTest> number_test_of(std::string_view text) {
 }
 
 [[noreturn]] void wrong(const std::string& word, const std::string& text, const char* expected) {
-    give_up(impossible, fmt::format("{} '{}': expected {}", word, text, expected));
+    fail_with(exit_failure, fmt::format("{} '{}': expected {}", word, text, expected));
 }
 
 NumberTest need_number(const std::string& word, const std::string& text) {
@@ -75,7 +75,7 @@ bool is_empty(const Found& found) {
     if (!S_ISDIR(found.st.st_mode)) return false;
     bool empty = true;
     Session& s = found.visit.session;
-    need(s.fs().read_directory(*found.visit.inode, 0,
+    value_or_fail(s.fs().read_directory(*found.visit.inode, 0,
                                [&](const DirectoryEntry& e) { return empty = is_dot(std::string(e.name)); }),
          s.at(found.visit.path));
     return empty;
@@ -86,7 +86,7 @@ bool is_empty(const Found& found) {
 FindExpression::FindExpression(std::vector<std::string> words, std::function<void(const Found&)> print, bool only_print)
     : words_(std::move(words)), print_(std::move(print)), only_print_(only_print), now_(current_time()) {
     test_ = at_end() ? [](Found&) { return true; } : list();
-    if (!at_end()) give_up(impossible, fmt::format("'{}': no parenthesis is open", words_[at_]));
+    if (!at_end()) fail_with(exit_failure, fmt::format("'{}': no parenthesis is open", words_[at_]));
     if (!acts_)
         test_ = [test = std::move(test_), this](Found& found) {
             const bool is = test(found);
@@ -145,15 +145,15 @@ FindExpression::Test FindExpression::all() {
 }
 
 FindExpression::Test FindExpression::one() {
-    if (at_end()) give_up(impossible, "the expression ends where a test is expected");
+    if (at_end()) fail_with(exit_failure, "the expression ends where a test is expected");
     const std::string word = words_[at_++];
     if (word != "(" && word != "!" && word != "-not") return predicate(word);
-    if (++open_ > deepest) give_up(impossible, fmt::format("more than {} parentheses and negations", deepest));
+    if (++open_ > deepest) fail_with(exit_failure, fmt::format("more than {} parentheses and negations", deepest));
     Test out;
     if (word == "(") {
-        if (next_is(")")) give_up(impossible, "'()': expected a test between the parentheses");
+        if (next_is(")")) fail_with(exit_failure, "'()': expected a test between the parentheses");
         out = list();
-        if (!skip(")", ")")) give_up(impossible, "'(': no parenthesis closes it");
+        if (!skip(")", ")")) fail_with(exit_failure, "'(': no parenthesis closes it");
     } else {
         out = [test = one()](Found& found) { return !test(found); };
     }
@@ -164,7 +164,7 @@ FindExpression::Test FindExpression::one() {
 // ---- Tests.
 
 std::string FindExpression::argument(const std::string& word) {
-    if (at_end()) give_up(impossible, fmt::format("{}: an argument is missing", word));
+    if (at_end()) fail_with(exit_failure, fmt::format("{}: an argument is missing", word));
     return words_[at_++];
 }
 
@@ -172,8 +172,8 @@ FindExpression::Test FindExpression::predicate(const std::string& word) {
     for (const auto part : {&FindExpression::option, &FindExpression::name_test, &FindExpression::number_test,
                             &FindExpression::time_test, &FindExpression::kind_test, &FindExpression::action})
         if (std::optional<Test> test = (this->*part)(word)) return *test;
-    if (word.starts_with('-')) give_up(impossible, fmt::format("unknown predicate '{}' (uext4 find --help)", word));
-    give_up(impossible, fmt::format("'{}': expected a test; places come before the expression", word));
+    if (word.starts_with('-')) fail_with(exit_failure, fmt::format("unknown predicate '{}' (uext4 find --help)", word));
+    fail_with(exit_failure, fmt::format("'{}': expected a test; places come before the expression", word));
 }
 
 std::optional<FindExpression::Test> FindExpression::option(const std::string& word) {
@@ -200,7 +200,7 @@ std::optional<FindExpression::Test> FindExpression::name_test(const std::string&
     const auto path = [](Found& found) { return found.visit.path; };
     const auto target = [](Found& found) {
         Session& s = found.visit.session;
-        return S_ISLNK(found.st.st_mode) ? need(s.fs().read_link(*found.visit.inode), s.at(found.visit.path))
+        return S_ISLNK(found.st.st_mode) ? value_or_fail(s.fs().read_link(*found.visit.inode), s.at(found.visit.path))
                                          : std::string();
     };
     if (word == "-name") return matches(0, name);
@@ -338,7 +338,7 @@ std::optional<FindExpression::Test> FindExpression::action(const std::string& wo
             std::fwrite(text.data(), 1, text.size(), stdout);  // may contain NUL
         };
     if (!act) return {};
-    if (only_print_ && word != "-print") give_up(impossible, fmt::format("{}: --json has a form of its own", word));
+    if (only_print_ && word != "-print") fail_with(exit_failure, fmt::format("{}: --json has a form of its own", word));
     acts_ = true;
     return [act = std::move(act)](Found& found) {
         act(found);

@@ -10,7 +10,7 @@ namespace uext4::cli {
 
 // What an expression is asked about.
 struct Found {
-    const Visit& visit;
+    const VisitedFile& visit;
     const struct stat& st;
     const std::string& name;   // of the path, as it is printed
     const std::string& start;  // the place that was named, as it is printed

@@ -11,7 +11,7 @@ namespace {
 
 std::string target_of(const Found& found) {
     Session& s = found.visit.session;
-    return S_ISLNK(found.st.st_mode) ? need(s.fs().read_link(*found.visit.inode), s.at(found.visit.path)) : "";
+    return S_ISLNK(found.st.st_mode) ? value_or_fail(s.fs().read_link(*found.visit.inode), s.at(found.visit.path)) : "";
 }
 
 // As -ls prints names, to whatever: blanks have a backslash, too.
@@ -37,7 +37,7 @@ std::string time_text(format::Timestamp time, char letter) {
         default: break;
     }
     if (std::string_view("HIklMprZaAbBdDhjmUwWxyYGgVFeCuRs").find(letter) == std::string_view::npos)
-        give_up(impossible, fmt::format("-printf: a time has no form '{}'", letter));
+        fail_with(exit_failure, fmt::format("-printf: a time has no form '{}'", letter));
     return local_time(time, std::string{'%', letter});
 }
 
@@ -45,7 +45,7 @@ std::string time_value(const Found& found, const Directive& d) {
     const char which = d.letters[0];
     // Small letters have one form.
     const char letter = which >= 'a' ? 'c' : d.letters.size() > 1 ? d.letters[1] : '\0';
-    if (letter == '\0') give_up(impossible, fmt::format("-printf: a letter follows %{}", which));
+    if (letter == '\0') fail_with(exit_failure, fmt::format("-printf: a letter follows %{}", which));
     switch (which) {
         case 'a':
         case 'A': return time_text(stamp(found.st.st_atim), letter);
@@ -97,7 +97,7 @@ std::string find_line(const Found& found) {
 
 std::string find_value(const Found& found, const Directive& d) {
     const struct stat& st = found.st;
-    const auto text = [&](const std::string& value) { return d.padded(shown(value), false); };
+    const auto text = [&](const std::string& value) { return d.padded(printable(value), false); };
     const auto number = [&](auto value) { return d.padded(std::to_string(value), true); };
     switch (d.letters[0]) {
         case 'p': return text(found.name);
@@ -128,7 +128,7 @@ std::string find_value(const Found& found, const Directive& d) {
         case 'C':
         case 't':
         case 'T': return text(time_value(found, d));
-        default: give_up(impossible, fmt::format("-printf: there is no directive %{}", d.letters));
+        default: fail_with(exit_failure, fmt::format("-printf: there is no directive %{}", d.letters));
     }
 }
 

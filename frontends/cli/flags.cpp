@@ -23,7 +23,7 @@ constexpr Flag flag_letters[] = {
 std::uint32_t flag_of(char letter) {
     for (const Flag& flag : flag_letters)
         if (flag.letter == letter) return flag.bit;
-    give_up(impossible, fmt::format("'{}' is no flag", letter));
+    fail_with(exit_failure, fmt::format("'{}' is no flag", letter));
 }
 
 std::string flags_text(std::uint32_t bits) {

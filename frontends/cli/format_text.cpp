@@ -47,7 +47,7 @@ Directive UserFormat::directive(std::size_t& at) const {
     const auto number = [&] {
         std::size_t n = 0;
         for (; at < text_.size() && is_digit(text_[at]); ++at) n = n * 10 + static_cast<std::size_t>(text_[at] - '0');
-        if (n > widest) give_up(impossible, fmt::format("format '{}': a width above {}", text_, widest));
+        if (n > widest) fail_with(exit_failure, fmt::format("format '{}': a width above {}", text_, widest));
         return n;
     };
     for (; at < text_.size() && std::string_view("-+ #0'").find(text_[at]) != std::string_view::npos; ++at)
@@ -60,7 +60,7 @@ Directive UserFormat::directive(std::size_t& at) const {
     if (at < text_.size()) out.letters = text_[at++];
     if (!out.letters.empty() && long_letters_.find(out.letters[0]) != std::string::npos && at < text_.size())
         out.letters += text_[at++];
-    if (out.letters.empty()) give_up(impossible, fmt::format("format '{}': a letter follows the %", text_));
+    if (out.letters.empty()) fail_with(exit_failure, fmt::format("format '{}': a letter follows the %", text_));
     return out;
 }
 
@@ -83,7 +83,7 @@ char UserFormat::escape(std::size_t& at, bool& ends) const {
         case 'c': ends = true; return 0;
         case '\\':
         case '"': return c;
-        default: give_up(impossible, fmt::format("format '{}': \\{} is no escape", text_, c));
+        default: fail_with(exit_failure, fmt::format("format '{}': \\{} is no escape", text_, c));
     }
 }
 

@@ -31,14 +31,14 @@ void info(const ImageArguments& st) {
     Session s(p.image, false, st.o, Session::Use::alone);  // while it is mounted, it says so
     {
         s.resolve(p.path);
-        const format::SuperBlock super = need(read_super(s.fs().volume().fs()), p.image);
+        const format::SuperBlock super = value_or_fail(read_superblock(s.fs().volume().fs()), p.image);
         const format::Geometry& g = s.fs().volume().geometry();
         const SpaceCounts counts = s.fs().volume().counts();
         using format::FeatureSet;
         Json j;
         set_text(j, "image", p.image);
         j["uuid"] = uuid_text(super.uuid);
-        set_text(j, "label", need(s.fs().label(), p.image));
+        set_text(j, "label", value_or_fail(s.fs().label(), p.image));
         j.update({{"block_size", g.block_size},
                   {"blocks", g.blocks_count},
                   {"free_blocks", counts.free_blocks},
@@ -65,7 +65,7 @@ void info(const ImageArguments& st) {
 void replay(const ImageArguments& st) {
     Session s(st.image, true, st.o, Session::Use::alone);
     const RecoveryReport r = s.fs().volume().recovery();
-    const std::uint64_t orphans = s.fs().volume().orphans_finished();
+    const std::uint64_t orphans = s.fs().volume().orphans_processed();
     s.close();
     const Json j{{"journal_needed_replay", r.needed},
                  {"transactions", r.transactions},
@@ -103,7 +103,7 @@ Json describe(const FastCommitOperation& o) {
 
 // What waits behind the ring to be replayed.
 Json list_fast_commits(const LogReader& log, std::uint32_t tid, std::uint32_t block_size, const ImageArguments& st) {
-    const FastCommits found = need(read_fast_commits(log, tid, block_size), st.image);
+    const FastCommits found = value_or_fail(read_fast_commits(log, tid, block_size), st.image);
     Json operations = Json::array();
     for (const FastCommitOperation& o : found.operations) {
         Json j = describe(o);
@@ -119,9 +119,9 @@ void journal(const ImageArguments& st) {
     Session s(st.image, false, raw, Session::Use::alone);
     {
         Volume& volume = s.fs().volume();
-        if (!volume.geometry().has_compat(format::compat::has_journal)) give_up(negative, st.image + ": no journal");
-        const std::vector<BlockRun> runs = need(locate_journal(volume.inodes(), volume.geometry()), st.image);
-        const LogReader log = need(LogReader::open(volume.fs().device, volume.geometry().block_size, runs), st.image);
+        if (!volume.geometry().has_compat(format::compat::has_journal)) fail_with(exit_negative, st.image + ": no journal");
+        const std::vector<BlockRun> runs = value_or_fail(locate_journal(volume.inodes(), volume.geometry()), st.image);
+        const LogReader log = value_or_fail(LogReader::open(volume.fs().device, volume.geometry().block_size, runs), st.image);
         const format::JournalLayout& l = log.layout();
         Json j{{"blocks", l.length},
                {"start", l.start},
@@ -132,14 +132,14 @@ void journal(const ImageArguments& st) {
                        l.incompat);
         Json records = Json::array();
         std::uint32_t end = l.sequence;
-        need(log.walk([&](const LogRecord& r) -> Result<bool> {
+        value_or_fail(log.walk([&](const LogRecord& r) -> Result<bool> {
             const char* type = r.type == format::journal::descriptor ? "descriptor"
                                : r.type == format::journal::commit   ? "commit"
                                : r.type == format::journal::revoke   ? "revoke"
                                                                      : "damaged";
             Json record{{"log_block", r.log_block}, {"sequence", r.sequence}, {"type", type}};
             Json blocks = Json::array();
-            for (const LogTag& tag : r.tags) blocks.push_back(tag.home.value);
+            for (const LogTag& tag : r.tags) blocks.push_back(tag.block.value);
             for (BlockNr b : r.revoked) blocks.push_back(b.value);
             if (!blocks.empty()) record["blocks"] = blocks;
             if (r.type == format::journal::commit) end = r.sequence + 1;
@@ -164,7 +164,7 @@ void journal(const ImageArguments& st) {
 CheckReport check_or_say_why(const ImageArguments& st) {
     try {
         Session s(st.image, false, st.o, Session::Use::alone);
-        CheckReport report = need(check(s.fs().volume()), st.image);
+        CheckReport report = value_or_fail(check(s.fs().volume()), st.image);
         s.close();
         return report;
     } catch (const Failure& failure) {
@@ -187,13 +187,13 @@ void check_image(const ImageArguments& st) {
            {"problems", Json::array()}};
     for (const CheckProblem& p : report.problems) {
         Json problem;
-        set_text(problem, "where", p.where);
-        set_text(problem, "what", p.what);
+        set_text(problem, "where", p.structure);
+        set_text(problem, "what", p.message);
         if (!p.path.empty()) set_text(problem, "path", p.path);
         j["problems"].push_back(std::move(problem));
         if (st.o.json) continue;
-        if (p.path.empty()) fmt::print("{}: {}\n", shown(p.where), shown(p.what));
-        else fmt::print("{}: {}: {}\n", shown(p.path), shown(p.where), shown(p.what));
+        if (p.path.empty()) fmt::print("{}: {}\n", printable(p.structure), printable(p.message));
+        else fmt::print("{}: {}: {}\n", printable(p.path), printable(p.structure), printable(p.message));
     }
     if (st.o.json) print(j);
     else
@@ -204,7 +204,7 @@ void check_image(const ImageArguments& st) {
     if (!st.o.json)
         fmt::print("To repair it: save what can be read (uext4 cp -a {}:/. DIR), then run e2fsck -f on it.\n",
                    st.image);
-    give_up(negative, "");
+    fail_with(exit_negative, "");
 }
 
 }  // namespace
@@ -248,12 +248,12 @@ void add_image_verbs(CLI::App& app) {
         v->add_option("LABEL", s->text, "At most 16 bytes")->each([s](const std::string&) { s->set = true; });
         v->callback([s] {
             if (s->text.size() > sizeof(format::SuperBlock::volume_name))
-                give_up(impossible, fmt::format("'{}': a label has at most {} bytes", s->text,
+                fail_with(exit_failure, fmt::format("'{}': a label has at most {} bytes", s->text,
                                                 sizeof(format::SuperBlock::volume_name)));
             s->image = whole_image(s->image);
             Session session(s->image, s->set, s->o);
-            if (s->set) need(session.fs().set_label(s->text), s->image);
-            else fmt::print("{}\n", shown(need(session.fs().label(), s->image)));
+            if (s->set) value_or_fail(session.fs().set_label(s->text), s->image);
+            else fmt::print("{}\n", printable(value_or_fail(session.fs().label(), s->image)));
             session.close();
         });
     }

@@ -54,7 +54,7 @@ void wait_for(int fd, short events) {
     while (!noted && ::ppoll(&wanted, 1, nullptr, &before) < 0 && errno == EINTR) {
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    safe_point();
+    check_interrupt();
 }
 
 }  // namespace
@@ -70,8 +70,8 @@ void catch_interrupts_in_shell() {
 
 int noted_interrupt() { return noted; }
 
-void safe_point() {
-    if (const int number = noted) throw Interrupted{number};
+void check_interrupt() {
+    if (const int number = noted) throw InterruptError{number};
 }
 
 void wait_for_input(int fd) { wait_for(fd, POLLIN); }
@@ -83,7 +83,7 @@ ssize_t write_when_ready(int fd, ConstBytes bytes) {
 
 void count_complete() { ++complete; }
 
-PartOf::~PartOf() {
+PartialResult::~PartialResult() {
     if (noted && std::uncaught_exceptions() > 0) incomplete = name_;
 }
 
@@ -91,7 +91,7 @@ void note_left_image(const std::string& image, bool clean) {
     left_images += fmt::format("; {} {}", image, clean ? "is clean" : "is not clean: its journal will be replayed");
 }
 
-int end_interrupted(const std::string& verb, const Interrupted& interrupt) {
+int end_interrupted(const std::string& verb, const InterruptError& interrupt) {
     std::fflush(stdout);
     const bool copy = verb == "cp";
     const char* const things =
@@ -100,7 +100,7 @@ int end_interrupted(const std::string& verb, const Interrupted& interrupt) {
     const std::string line = fmt::format("interrupted ({}): {} {} complete{}{}", ::strsignal(interrupt.signal),
                                          complete, things, part, std::exchange(left_images, {}));
     incomplete.clear();
-    fmt::print(stderr, "uext4 {}: {}\n", verb, told(line));
+    fmt::print(stderr, "uext4 {}: {}\n", verb, quote(line));
     complete = 0;
     if (in_shell) return code_of_signal + interrupt.signal;
     ::raise(interrupt.signal);

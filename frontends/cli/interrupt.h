@@ -12,7 +12,7 @@
 namespace uext4::cli {
 
 // Thrown at a safe point.
-struct Interrupted {
+struct InterruptError {
     int signal;
 };
 
@@ -25,7 +25,7 @@ void catch_interrupts_in_shell();
 // The number of the signal that was noted, or 0.
 int noted_interrupt();
 // Throws Interrupted if a signal was noted.
-void safe_point();
+void check_interrupt();
 // Waits until a pipe, terminal or socket has something to read, or its end. A safe point while it waits.
 void wait_for_input(int fd);
 // As write(2), with the same for a pipe, terminal or socket that takes nothing at the moment.
@@ -34,12 +34,12 @@ ssize_t write_when_ready(int fd, ConstBytes bytes);
 // about an interrupted verb.
 void count_complete();
 // While it lives, a file is being written. `name`, as messages have it, is then incomplete after an interrupt.
-class PartOf {
+class PartialResult {
 public:
-    explicit PartOf(const std::string& name) : name_(name) {}
-    ~PartOf();
-    PartOf(const PartOf&) = delete;
-    PartOf& operator=(const PartOf&) = delete;
+    explicit PartialResult(const std::string& name) : name_(name) {}
+    ~PartialResult();
+    PartialResult(const PartialResult&) = delete;
+    PartialResult& operator=(const PartialResult&) = delete;
 
 private:
     const std::string& name_;
@@ -49,6 +49,6 @@ void note_left_image(const std::string& image, bool clean);
 
 // Prints the one line about an interrupted verb and ends the process by the signal. In a process of a shell it returns
 // the exit code for that instead.
-int end_interrupted(const std::string& verb, const Interrupted& interrupt);
+int end_interrupted(const std::string& verb, const InterruptError& interrupt);
 
 }  // namespace uext4::cli

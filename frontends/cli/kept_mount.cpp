@@ -4,27 +4,27 @@ namespace uext4::cli {
 
 namespace {
 
-KeptMount* living = nullptr;
+ShellMount* living = nullptr;
 
 }  // namespace
 
-KeptMount::KeptMount(std::string image, const CommonOptions& options, bool writable)
+ShellMount::ShellMount(std::string image, const CommonOptions& options, bool writable)
     : image_(std::move(image)), options_(options), writable_(writable) {
     living = this;
 }
 
-KeptMount::~KeptMount() { living = nullptr; }
+ShellMount::~ShellMount() { living = nullptr; }
 
-KeptMount* KeptMount::of(const std::string& image) {
+ShellMount* ShellMount::of(const std::string& image) {
     return living && same_image(living->image_, image) ? living : nullptr;
 }
 
-bool KeptMount::serves(const CommonOptions& options) const {
+bool ShellMount::serves(const CommonOptions& options) const {
     return options.mount_options == options_.mount_options && options.no_replay == options_.no_replay;
 }
 
-FileSystem& KeptMount::open(bool changes) {
-    if (changes && !writable_) throw NeedsWriting();
+FileSystem& ShellMount::open(bool changes) {
+    if (changes && !writable_) throw NeedsWritableMount();
     if (!fs_) {
         CommonOptions options = options_;
         // Commands that only look leave the times of access as they are, as they do on a mount of their own.
@@ -37,18 +37,18 @@ FileSystem& KeptMount::open(bool changes) {
     return *fs_;
 }
 
-void KeptMount::settle() {
+void ShellMount::settle() {
     if (!fs_ || !std::exchange(changed_, false)) return;
-    need(fs_->sync(), image_);
-    fs_->volume().finish_deletions();
-    need(fs_->sync(), image_);
+    value_or_fail(fs_->sync(), image_);
+    fs_->volume().wait_for_deletions();
+    value_or_fail(fs_->sync(), image_);
 }
 
-void KeptMount::close() {
+void ShellMount::close() {
     changed_ = false;
     if (const std::unique_ptr<FileSystem> fs = std::move(fs_))
         if (const Result<void> closed = fs->unmount(); !closed)
-            give_up(impossible, image_ + ": " + closed.error().what);
+            fail_with(exit_failure, image_ + ": " + closed.error().what);
 }
 
 }  // namespace uext4::cli

@@ -6,20 +6,20 @@
 namespace uext4::cli {
 
 // A change was asked of a mount that only reads: nothing of the command has been done.
-struct NeedsWriting {};
+struct NeedsWritableMount {};
 
 // While one of these lives, each Session for its image and with its options works on it; others for its image
 // (Session::Use::alone, --no-replay) close it first, and the next one opens it again.
-class KeptMount {
+class ShellMount {
 public:
-    KeptMount(std::string image, const CommonOptions& options, bool writable);
+    ShellMount(std::string image, const CommonOptions& options, bool writable);
     // Unmounts, and only tells of what fails; close() is the way to know.
-    ~KeptMount();
-    KeptMount(const KeptMount&) = delete;
-    KeptMount& operator=(const KeptMount&) = delete;
+    ~ShellMount();
+    ShellMount(const ShellMount&) = delete;
+    ShellMount& operator=(const ShellMount&) = delete;
 
     // The one that lives, if it is of that image; or null.
-    static KeptMount* of(const std::string& image);
+    static ShellMount* of(const std::string& image);
     bool serves(const CommonOptions& options) const;
     // Ends the verb where it cannot be opened; throws NeedsWriting. A reader sees what was changed as if the image had
     // been opened anew: nothing waits for its blocks, and removed files have given theirs back.

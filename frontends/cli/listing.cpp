@@ -36,18 +36,18 @@ bool Listing::is_changed(const std::string& image) const {
 // ":/path" is in the image of the last place.
 Place Listing::reference_place(const std::string& text) const {
     Place place = any_place(text, places_.empty() ? nullptr : &places_.back());
-    if (place.kind == Place::Kind::standard) give_up(impossible, text + ": is no file that can be looked at");
+    if (place.kind == Place::Kind::standard) fail_with(exit_failure, text + ": is no file that can be looked at");
     return place;
 }
 
 void Listing::look_at_host_file(const std::string& text, const std::string& path) {
-    if (const std::optional<std::string> missing = missing_image(path)) give_up(impossible, *missing);
+    if (const std::optional<std::string> missing = missing_image(path)) fail_with(exit_failure, *missing);
     if (in_sandbox())
-        give_up(impossible,
+        fail_with(exit_failure,
                 text + ": the shell's commands cannot look at this file of the host; name a path of the image");
     struct stat file{}, link{};
     const int error = ::stat(path.c_str(), &file) == 0 && ::lstat(path.c_str(), &link) == 0 ? 0 : errno;
-    if (error != 0) give_up(negative, text + ": " + std::strerror(error));
+    if (error != 0) fail_with(exit_negative, text + ": " + std::strerror(error));
     host_files_[text] = file;
     host_links_[text] = link;
 }
@@ -57,9 +57,9 @@ struct stat Listing::reference(const std::string& text, bool follow) {
     if (const auto found = known.find(text); found != known.end()) return found->second;
     const Place place = reference_place(text);
     Session* s = session(place.image);
-    if (!s) give_up(impossible, "");  // it was told that the image cannot be opened
+    if (!s) fail_with(exit_failure, "");  // it was told that the image cannot be opened
     InodeRef inode = s->resolve(place.path, follow);
-    return need(s->fs().attributes(*inode), s->at(place.path));
+    return value_or_fail(s->fs().attributes(*inode), s->at(place.path));
 }
 
 std::optional<std::string> Listing::attempt(const std::string& subject, const std::function<void()>& part) {
@@ -97,7 +97,7 @@ std::vector<Entry> Listing::entries(Session& s, Inode& directory, const std::str
         out.push_back({std::string(e.name), e.inode.value});
         return true;
     };
-    error = attempt(s.at(path), [&] { need(s.fs().read_directory(directory, 0, add), s.at(path)); });
+    error = attempt(s.at(path), [&] { value_or_fail(s.fs().read_directory(directory, 0, add), s.at(path)); });
     std::ranges::sort(out, {}, &Entry::name);
     return out;
 }

@@ -55,8 +55,8 @@ public:
             if (o_.inode) line += fmt::format("{:>{}} ", row.number, inode_);
             if (o_.blocks) line += fmt::format("{:>{}} ", row.damaged() ? "?" : blocks_text(sectors(row)), blocks_);
             if (o_.long_form) line += attributes(row);
-            line += shown(row.name);
-            if (o_.long_form && S_ISLNK(row.st.st_mode)) line += " -> " + shown(row.target);
+            line += printable(row.name);
+            if (o_.long_form && S_ISLNK(row.st.st_mode)) line += " -> " + printable(row.target);
             fmt::print("{}\n", line);
         }
     }
@@ -169,8 +169,8 @@ private:
     }
 
     void fill(Session& s, LsRow& row, Inode& inode) const {
-        row.st = need(s.fs().attributes(inode), s.at(row.path));
-        if (o_.long_form && S_ISLNK(row.st.st_mode)) row.target = need(s.fs().read_link(inode), s.at(row.path));
+        row.st = value_or_fail(s.fs().attributes(inode), s.at(row.path));
+        if (o_.long_form && S_ISLNK(row.st.st_mode)) row.target = value_or_fail(s.fs().read_link(inode), s.at(row.path));
         if (o_.long_form) row.access_list = has_access_list(s, inode, row.path);
         if (o_.o.json) row.json = describe(s, row.name, row.path, inode);
     }
@@ -221,7 +221,7 @@ private:
     }
 
     void print_directory(Session& s, const std::string& path, const std::vector<LsRow>& rows) {
-        if (headings_) fmt::print("{}{}:\n", first_ ? "" : "\n", shown(listing_.name(s, path)));
+        if (headings_) fmt::print("{}{}:\n", first_ ? "" : "\n", printable(listing_.name(s, path)));
         first_ = false;
         if (o_.long_form || o_.blocks) {
             std::uint64_t sectors = 0;

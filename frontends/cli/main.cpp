@@ -58,9 +58,9 @@ bool is_kept() {
 
 // The exit code, when all that was printed is written.
 int written(const std::string& verb) {
-    if (std::cout && std::fflush(stdout) == 0 && !std::ferror(stdout) && is_kept()) return fine;
+    if (std::cout && std::fflush(stdout) == 0 && !std::ferror(stdout) && is_kept()) return exit_ok;
     if (!reader_has_gone()) fmt::print(stderr, "uext4 {}: the output could not be written\n", verb);
-    return impossible;
+    return exit_failure;
 }
 
 std::string verb_after_blank(const std::string& verb) { return verb.empty() || verb.front() == '-' ? "" : " " + verb; }
@@ -68,8 +68,8 @@ std::string verb_after_blank(const std::string& verb) { return verb.empty() || v
 // What the verb held is free again by now.
 int out_of_memory(const std::string& verb) {
     const std::string& image = last_image();
-    fmt::print(stderr, "uext4 {}: {}{}memory ran out\n", verb, told(image), image.empty() ? "" : ": ");
-    return impossible;
+    fmt::print(stderr, "uext4 {}: {}{}memory ran out\n", verb, quote(image), image.empty() ? "" : ": ");
+    return exit_failure;
 }
 
 // What is thrown where nothing may be, as in the destructors of a library, ends the program; where the memory ran out,
@@ -79,7 +79,7 @@ int out_of_memory(const std::string& verb) {
         if (std::current_exception()) std::rethrow_exception(std::current_exception());
     } catch (const std::bad_alloc&) {
         std::fputs("uext4: memory ran out\n", stderr);
-        _exit(impossible);
+        _exit(exit_failure);
     } catch (...) {
         std::abort();
     }
@@ -111,50 +111,50 @@ int run_line(std::vector<std::string> arguments) {
     if (const CLI::App* known = find_verb(app, verb)) {
         protect_words(*known, arguments);
         if (const std::optional<std::string> unknown = unknown_option(*known, arguments)) {
-            fmt::print(stderr, "uext4 {}: unknown option '{}' (uext4 {} --help)\n", verb, told(*unknown), verb);
-            return impossible;
+            fmt::print(stderr, "uext4 {}: unknown option '{}' (uext4 {} --help)\n", verb, quote(*unknown), verb);
+            return exit_failure;
         }
     } else if (!verb.empty() && verb.front() != '-') {
-        fmt::print(stderr, "uext4: no verb '{}' (uext4 --help lists them)\n", told(verb));
-        return impossible;
+        fmt::print(stderr, "uext4: no verb '{}' (uext4 --help lists them)\n", quote(verb));
+        return exit_failure;
     }
     // A mount whose server does not answer is not looked at before that can be said.
     if (verb != "umount") look_at_words(arguments);
     std::reverse(arguments.begin(), arguments.end());
     try {
         app.parse(arguments);
-        safe_point();
+        check_interrupt();
     } catch (const CLI::ParseError& e) {
         if (e.get_exit_code() != 0) {
-            fmt::print(stderr, "uext4{}: {} (uext4{} --help)\n", verb_after_blank(verb), told(e.what()),
+            fmt::print(stderr, "uext4{}: {} (uext4{} --help)\n", verb_after_blank(verb), quote(e.what()),
                        verb_after_blank(verb));
-            return impossible;
+            return exit_failure;
         }
         app.exit(e);  // the help, or the version
         std::cout.flush();
         return written(verb);
     } catch (const Failure& failure) {
-        if (!failure.what.empty()) fmt::print(stderr, "uext4 {}: {}\n", verb, told(failure.what));
+        if (!failure.what.empty()) fmt::print(stderr, "uext4 {}: {}\n", verb, quote(failure.what));
         note_failure(failure.what);
-        const int code = print_damage(verb) ? impossible : failure.code;
+        const int code = print_damage(verb) ? exit_failure : failure.code;
         if (const int signal = noted_interrupt()) return end_interrupted(verb, {signal});
         return std::max(code, written(verb));
-    } catch (const Interrupted& interrupt) {
+    } catch (const InterruptError& interrupt) {
         (void)print_damage(verb);  // the exit is by the signal
         return end_interrupted(verb, interrupt);
     } catch (const std::system_error& e) {  // of what prints
         if (e.code() != std::errc::broken_pipe || !reader_has_gone())
-            fmt::print(stderr, "uext4 {}: {}\n", verb, told(e.what()));
-        return impossible;
+            fmt::print(stderr, "uext4 {}: {}\n", verb, quote(e.what()));
+        return exit_failure;
     } catch (const std::bad_alloc&) {
         return out_of_memory(verb);
     } catch (const std::length_error&) {  // more than there could ever be
         return out_of_memory(verb);
     } catch (const std::exception& e) {  // of the file system library
-        fmt::print(stderr, "uext4 {}: {}\n", verb, told(e.what()));
-        return impossible;
+        fmt::print(stderr, "uext4 {}: {}\n", verb, quote(e.what()));
+        return exit_failure;
     }
-    const int code = print_damage(verb) ? impossible : fine;
+    const int code = print_damage(verb) ? exit_failure : exit_ok;
     return std::max(code, written(verb));
 }
 
@@ -165,8 +165,8 @@ int main(int count, char** values) {
     for (int fd = 0; fd < 3; ++fd)
         // What cannot be written answers so when something is printed.
         if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", fd == 1 ? O_RDONLY : O_RDWR) != fd)
-            return uext4::cli::impossible;
-    if (count < 1) return uext4::cli::impossible;
+            return uext4::cli::exit_failure;
+    if (count < 1) return uext4::cli::exit_failure;
     ::setproctitle_init(count, values, environ);
     // Who no longer reads what is printed is an error like any other, and no reason to leave an image unclean.
     ::signal(SIGPIPE, SIG_IGN);
@@ -181,6 +181,6 @@ int main(int count, char** values) {
         return uext4::cli::run_line(words);
     } catch (const std::bad_alloc&) {  // before a verb was chosen, or in what was to be said
         std::fputs("uext4: memory ran out\n", stderr);
-        return uext4::cli::impossible;
+        return uext4::cli::exit_failure;
     }
 }

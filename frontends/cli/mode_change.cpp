@@ -26,7 +26,7 @@ private:
     bool next_is(std::string_view letters) const {
         return at_ < text_.size() && letters.find(text_[at_]) != std::string_view::npos;
     }
-    [[noreturn]] void bad() const { give_up(impossible, "mode '" + text_ + "' is neither octal nor like u+rw"); }
+    [[noreturn]] void bad() const { fail_with(exit_failure, "mode '" + text_ + "' is neither octal nor like u+rw"); }
 
     void clause() {
         unsigned who = 0;

@@ -46,15 +46,15 @@ int parse(CLI::App& app, HelperWords& w, std::vector<std::string> words) {
     try {
         app.parse(words);
     } catch (const CLI::ParseError& e) {
-        return app.exit(e) == 0 ? fine : usage;
+        return app.exit(e) == 0 ? exit_ok : usage;
     }
     if (!w.name_space.empty()) {
         fmt::print(stderr, "{}: -N {}: a mount is made in the name space of who makes it\n", app.get_name(),
-                   told(w.name_space));
+                   quote(w.name_space));
         return usage;
     }
     if (!w.type.empty() && w.type != "uext4" && w.type != "fuse.uext4" && w.type != "fuse") {
-        fmt::print(stderr, "{}: -t {}: this mounts fuse.uext4\n", app.get_name(), told(w.type));
+        fmt::print(stderr, "{}: -t {}: this mounts fuse.uext4\n", app.get_name(), quote(w.type));
         return usage;
     }
     return -1;
@@ -70,7 +70,7 @@ int mount_helper(const std::string& name, std::vector<std::string> words) {
     app.add_flag("-f", w.fake, "Only look whether the words are right");
     if (const int code = parse(app, w, std::move(words)); code >= 0) return code;
     if (prefix_of(w.image)) {
-        fmt::print(stderr, "{}: {}\n", name, told(not_available(w.image)));
+        fmt::print(stderr, "{}: {}\n", name, quote(not_available(w.image)));
         return not_done;
     }
     fuse::MountRequest request;
@@ -83,15 +83,15 @@ int mount_helper(const std::string& name, std::vector<std::string> words) {
     if (::geteuid() == 0) request.options.insert(0, request.options.empty() ? "dev,suid" : "dev,suid,");
     if (w.fake) {
         const Result<fuse::MountOptions> parsed = fuse::parse_mount_options(request.options, ::geteuid() == 0);
-        if (parsed) return fine;
-        fmt::print(stderr, "{}: {}\n", name, told(parsed.error().what));
+        if (parsed) return exit_ok;
+        fmt::print(stderr, "{}: {}\n", name, quote(parsed.error().what));
         return not_done;
     }
     const int code = fuse::run_mount(request);
-    if (code == fuse::absent) return fine;
+    if (code == fuse::absent) return exit_ok;
     if (code != 0) return not_done;
-    if (w.verbose) fmt::print("{}: {} mounted on {}\n", name, shown(w.image), shown(w.directory));
-    return fine;
+    if (w.verbose) fmt::print("{}: {} mounted on {}\n", name, printable(w.image), printable(w.directory));
+    return exit_ok;
 }
 
 int umount_helper(const std::string& name, std::vector<std::string> words) {
@@ -104,11 +104,11 @@ int umount_helper(const std::string& name, std::vector<std::string> words) {
     app.add_flag("-r", w.read_only, "If it is busy, make it read-only: not possible, so it stays as it is");
     if (const int code = parse(app, w, std::move(words)); code >= 0) return code;
     if (fuse::run_umount(w.directory, {.lazy = w.lazy, .force = w.force}) != 0) {
-        if (w.read_only) fmt::print(stderr, "{}: {}: cannot be made read-only\n", name, told(w.directory));
+        if (w.read_only) fmt::print(stderr, "{}: {}: cannot be made read-only\n", name, quote(w.directory));
         return not_done;
     }
-    if (w.verbose) fmt::print("{}: {} unmounted\n", name, shown(w.directory));
-    return fine;
+    if (w.verbose) fmt::print("{}: {} unmounted\n", name, printable(w.directory));
+    return exit_ok;
 }
 
 }  // namespace

@@ -62,7 +62,7 @@ void send_before_freeze(const std::string& directory, int root) {
     if (::ioctl(root, UEXT4_IOC_FROZEN, &frozen) == 0 && frozen) {
         // What is written meanwhile waits for the thaw, and syncfs would wait for that.
         ::close(root);
-        give_up(negative, directory + ": frozen already");
+        fail_with(exit_negative, directory + ": frozen already");
     }
     const Result<int> refused = fuse::send_cached_writes(root);
     const int error = refused ? *refused : refused.error().code;
@@ -72,16 +72,16 @@ void send_before_freeze(const std::string& directory, int root) {
     // or will be; it is no reason not to freeze the rest.
     if (!refused || (error != ENOSPC && error != EFBIG && error != EPERM)) {
         ::close(root);
-        give_up(impossible, directory + ": " + std::strerror(error));
+        fail_with(exit_failure, directory + ": " + std::strerror(error));
     }
-    fmt::print(stderr, "uext4 freeze: {}: {}: what was refused is not in the image\n", told(directory),
+    fmt::print(stderr, "uext4 freeze: {}: {}: what was refused is not in the image\n", quote(directory),
                std::strerror(error));
 }
 
 void request(const std::string& directory, unsigned long what) {
     if (what == UEXT4_IOC_FREEZE) ::close_range(STDERR_FILENO + 1, ~0U, 0);
     const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) give_up(impossible, directory + ": " + std::strerror(errno));
+    if (fd < 0) fail_with(exit_failure, directory + ": " + std::strerror(errno));
     if (what == UEXT4_IOC_FREEZE) send_before_freeze(directory, fd);
     const char* const busy = what == UEXT4_IOC_FREEZE
                                  ? "frozen already"
@@ -93,8 +93,8 @@ void request(const std::string& directory, unsigned long what) {
     ::close(fd);
     if (result == 0) return;
     if (inherited) inherited->take_back();
-    if (error == ENOTTY || error == ENOSYS) give_up(impossible, directory + ": no mount of uext4");
-    give_up(error == EINVAL || error == EBUSY ? negative : impossible, directory + ": " +
+    if (error == ENOTTY || error == ENOSYS) fail_with(exit_failure, directory + ": no mount of uext4");
+    fail_with(error == EINVAL || error == EBUSY ? exit_negative : exit_failure, directory + ": " +
                                                                            (error == EINVAL  ? "not frozen"
                                                                             : error == EBUSY ? busy
                                                                                              : std::strerror(error)));
@@ -103,15 +103,15 @@ void request(const std::string& directory, unsigned long what) {
 // The table of -o.
 std::string options_help() {
     std::string out = "Options after -o:\n";
-    for (const OptionRow& row : option_table()) {
-        if (row.use == OptionUse::refused) continue;
+    for (const MountOption& row : option_table()) {
+        if (row.use == OptionTarget::refused) continue;
         std::string names;
         for_each_name(row,
                       [&](std::string_view name) { names += fmt::format("{}{}", names.empty() ? "" : ", ", name); });
         const std::string unit = row.unit.empty() ? "" : fmt::format(" ({})", row.unit);
         const std::string otherwise =
-            row.otherwise.empty() ? ""
-                                  : fmt::format(" Without it: {}.", row.otherwise == "so" ? "the same" : row.otherwise);
+            row.default_value.empty() ? ""
+                                  : fmt::format(" Without it: {}.", row.default_value == "so" ? "the same" : row.default_value);
         out += fmt::format("  {}{}: {}{}\n", names, unit, row.meaning, otherwise);
     }
     return out;
@@ -138,7 +138,7 @@ void add_mount_verbs(CLI::App& app) {
             r->image = whole_image(r->image);
             r->options = joined(*options);
             r->wait = time_to_wait(*wait, true);
-            if (const int code = fuse::run_mount(*r); code > 0) give_up(code, "");
+            if (const int code = fuse::run_mount(*r); code > 0) fail_with(code, "");
         });
     }
     {
@@ -147,7 +147,7 @@ void add_mount_verbs(CLI::App& app) {
         v->footer("Example: uext4 umount /mnt");
         v->add_option("DIR", *directory, "Where it is mounted")->required();
         v->callback([directory] {
-            if (const int code = fuse::run_umount(*directory)) give_up(code, "");
+            if (const int code = fuse::run_umount(*directory)) fail_with(code, "");
         });
     }
     auto simple = [&](const char* name, const char* help, unsigned long what) {

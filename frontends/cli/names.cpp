@@ -27,7 +27,7 @@ struct Wanted {
         change.gid = owner.gid;
         change.mode = mode;
         if (change.uid || change.gid || change.mode)
-            need(s.fs().set_attributes(inode, change, operator_identity(), false), s.at(path));
+            value_or_fail(s.fs().set_attributes(inode, change, operator_identity(), false), s.at(path));
     }
 };
 
@@ -44,8 +44,8 @@ void make_directory(Session& s, std::string path, const NameArguments& st, const
     const auto make = [&](const std::string& part) {
         const FileSystem::Parent p = s.parent(part);
         InodeRef made =
-            need(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, operator_identity(), false), s.at(part));
-        if (st.verbose) fmt::print("created directory '{}'\n", shown(s.at(part)));
+            value_or_fail(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, operator_identity(), false), s.at(part));
+        if (st.verbose) fmt::print("created directory '{}'\n", printable(s.at(part)));
         return made;
     };
     while (path.size() > 1 && path.ends_with('/')) path.pop_back();
@@ -98,8 +98,8 @@ void add_name_verbs(CLI::App& app) {
         v->callback([s] {
             each(*s, "rmdir", [&](Session& session, const std::string& path) {
                 FileSystem::Parent p = session.parent(path);
-                need(session.fs().rmdir(*p.directory, p.name, operator_identity(), false), session.at(path));
-                if (s->verbose) fmt::print("removed directory '{}'\n", shown(session.at(path)));
+                value_or_fail(session.fs().rmdir(*p.directory, p.name, operator_identity(), false), session.at(path));
+                if (s->verbose) fmt::print("removed directory '{}'\n", printable(session.at(path)));
             });
         });
     }
@@ -122,7 +122,7 @@ void add_name_verbs(CLI::App& app) {
             const bool device = s->kind == "c" || s->kind == "b";
             if (device != (major_number->count() + minor_number->count() == 2) ||
                 (!device && major_number->count() != 0))
-                give_up(impossible,
+                fail_with(exit_failure,
                         device ? "a device has a MAJOR and a MINOR" : "only devices have a MAJOR and a MINOR");
             each(*s, "mknod", [&](Session& session, const std::string& path) {
                 const mode_t type = s->kind == "c"   ? S_IFCHR
@@ -131,7 +131,7 @@ void add_name_verbs(CLI::App& app) {
                                                      : S_IFSOCK;
                 FileSystem::Parent p = session.parent_of_file(path);
                 InodeRef made =
-                    need(session.fs().create(*p.directory, p.name, type | 0644,
+                    value_or_fail(session.fs().create(*p.directory, p.name, type | 0644,
                                              makedev(s->device_major, s->device_minor), {}, operator_identity(), false),
                          session.at(path));
                 wanted.apply(session, *made, path);

@@ -13,7 +13,7 @@ namespace uext4::cli {
 
 std::optional<std::string> Outcome::attempt(const std::function<void()>& part) {
     try {
-        safe_point();
+        check_interrupt();
         part();
         return {};
     } catch (const Failure& failure) {
@@ -24,14 +24,14 @@ std::optional<std::string> Outcome::attempt(const std::function<void()>& part) {
 
 void Outcome::tell(int code, const std::string& what) {
     std::fflush(stdout);  // the message stands behind what was printed before it
-    if (!what.empty() && !quiet_) fmt::print(stderr, "uext4 {}: {}\n", verb_, told(what));
+    if (!what.empty() && !quiet_) fmt::print(stderr, "uext4 {}: {}\n", verb_, quote(what));
     note_failure(what);
     code_ = std::max(code_, code);
 }
 
 bool Outcome::attempt(Progress& progress, const std::function<void()>& part) {
     try {
-        safe_point();
+        check_interrupt();
         part();
         return true;
     } catch (const Failure& failure) {
@@ -46,7 +46,7 @@ void Outcome::tell(Progress& progress, int code, const std::string& what) {
 }
 
 void Outcome::finish() const {
-    if (code_ != fine) give_up(code_, "");
+    if (code_ != exit_ok) fail_with(code_, "");
 }
 
 }  // namespace uext4::cli

@@ -29,7 +29,7 @@ public:
 private:
     const char* const verb_;
     bool quiet_ = false;
-    int code_ = fine;
+    int code_ = exit_ok;
 };
 
 }  // namespace uext4::cli

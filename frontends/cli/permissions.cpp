@@ -26,7 +26,7 @@ struct PermissionOptions {
             if (option == all) follow = FollowLinks::all;
             if (option == none) follow = FollowLinks::none;
         }
-        if (reference.empty() && others.empty()) give_up(impossible, "a place is needed");
+        if (reference.empty() && others.empty()) fail_with(exit_failure, "a place is needed");
     }
 };
 
@@ -45,7 +45,7 @@ public:
                 change(s, *inode, path);
                 return;
             }
-            Walk(listing_, o_.follow).from(s, path, [&](const Visit& v) {
+            TreeWalk(listing_, o_.follow).from(s, path, [&](const VisitedFile& v) {
                 visit(v);
                 return true;
             });
@@ -57,7 +57,7 @@ protected:
     virtual void prepare() = 0;
     virtual void change(Session& s, Inode& inode, const std::string& path) = 0;
     // Of a recursive change.
-    virtual void visit(const Visit& v) = 0;
+    virtual void visit(const VisitedFile& v) = 0;
 
     void tell_change(bool changed, const std::string& text) const {
         if (o_.verbose || (o_.changes && changed)) fmt::print("{}\n", text);
@@ -90,17 +90,17 @@ private:
         const auto old = static_cast<std::uint16_t>(inode.mode() & 07777);
         AttributeChange change;
         change.mode = new_mode(old, wanted_, inode.is_directory());
-        need(s.fs().set_attributes(inode, change, operator_identity(), false), s.at(path));
+        value_or_fail(s.fs().set_attributes(inode, change, operator_identity(), false), s.at(path));
         const auto text = [&](std::uint16_t mode) {
             return fmt::format("{:04o} ({})", mode, mode_text(mode).substr(1));
         };
-        const std::string name = shown(listing_.name(s, path));
+        const std::string name = printable(listing_.name(s, path));
         if (old == *change.mode) tell_change(false, fmt::format("mode of '{}' retained as {}", name, text(old)));
         else tell_change(true, fmt::format("mode of '{}' changed from {} to {}", name, text(old), text(*change.mode)));
     }
 
     // The permissions of a link mean nothing and stay as they are.
-    void visit(const Visit& v) override {
+    void visit(const VisitedFile& v) override {
         if (!S_ISLNK(v.inode->mode())) change(v.session, *v.inode, v.path);
         else if (v.depth == 0 && o_.follow != FollowLinks::none) v.session.resolve(v.path);  // says what is missing
     }
@@ -123,14 +123,14 @@ private:
     }
 
     void change(Session& s, Inode& inode, const std::string& path) override {
-        const struct stat old = need(s.fs().attributes(inode), s.at(path));
+        const struct stat old = value_or_fail(s.fs().attributes(inode), s.at(path));
         AttributeChange change;
         change.uid = owner_.uid;
         change.gid = owner_.gid;
-        need(s.fs().set_attributes(inode, change, operator_identity(), false), s.at(path));
+        value_or_fail(s.fs().set_attributes(inode, change, operator_identity(), false), s.at(path));
         const uid_t uid = owner_.uid.value_or(old.st_uid);
         const gid_t gid = owner_.gid.value_or(old.st_gid);
-        const std::string name = shown(listing_.name(s, path));
+        const std::string name = printable(listing_.name(s, path));
         if (uid == old.st_uid && gid == old.st_gid)
             tell_change(false, fmt::format("ownership of '{}' retained as {}:{}", name, uid, gid));
         else
@@ -140,7 +140,7 @@ private:
 
     // Without -H or -L nothing is changed that a link leads to; with one of them, links are changed themselves by -h
     // alone.
-    void visit(const Visit& v) override {
+    void visit(const VisitedFile& v) override {
         if (o_.follow == FollowLinks::none || (o_.link_itself && !v.link)) change(v.session, *v.inode, v.path);
         else if (o_.link_itself) change(v.session, *v.link, v.path);
         else change(v.session, *v.session.resolve(v.path), v.path);

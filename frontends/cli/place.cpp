@@ -77,16 +77,16 @@ Place parse_plain(const std::string& word, const IsFile& is_file) {
 bool begins_with_separator(const std::string& word) { return word.starts_with(":/") || word.starts_with(":<"); }
 
 Place parse_outside(const std::string& word, const Place* before, const IsFile& is_file) {
-    if (word.empty()) give_up(impossible, "'': No such file or directory");
+    if (word.empty()) fail_with(exit_failure, "'': No such file or directory");
     if (word == "-") return {"", "", Place::Kind::standard};
     if (begins_with_separator(word)) {
         const std::string path = word.substr(1);
         if (!before)
-            give_up(impossible,
+            fail_with(exit_failure,
                     fmt::format("{}: is in the image of the operand before it, and there is none; write IMAGE:{}", word,
                                 path));
         if (before->image.empty())
-            give_up(impossible, fmt::format("{}: is in the image of the operand before it, which is in none; write "
+            fail_with(exit_failure, fmt::format("{}: is in the image of the operand before it, which is in none; write "
                                             "IMAGE:{}",
                                             word, path));
         return {before->image, path, before->kind};
@@ -96,15 +96,15 @@ Place parse_outside(const std::string& word, const Place* before, const IsFile& 
 }
 
 Place parse_in_shell(const std::string& word, const ShellWords& shell, const IsFile& is_file) {
-    if (word.empty()) give_up(negative, "an empty path");
+    if (word.empty()) fail_with(exit_negative, "an empty path");
     if (word.starts_with(host_prefix)) {
         const std::string of_host = word.substr(host_prefix.size());
-        if (of_host.empty()) give_up(impossible, word + ": a path of the host follows, as in host:/etc/hostname");
-        if (of_host == "-") give_up(impossible, word + ": a shell reads and writes those itself; cat prints a file");
+        if (of_host.empty()) fail_with(exit_failure, word + ": a path of the host follows, as in host:/etc/hostname");
+        if (of_host == "-") fail_with(exit_failure, word + ": a shell reads and writes those itself; cat prints a file");
         return parse_outside(of_host, nullptr, is_file);
     }
     if (begins_with_separator(word))
-        give_up(impossible, fmt::format("{}: in a shell, a path of the image is written {} (and ./{} where a name "
+        fail_with(exit_failure, fmt::format("{}: in a shell, a path of the image is written {} (and ./{} where a name "
                                         "begins with a colon)",
                                         word, word.substr(1), word));
     if (word.starts_with('/') || word.starts_with('<')) return {shell.image, word, Place::Kind::image};

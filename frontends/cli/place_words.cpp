@@ -24,7 +24,7 @@ std::optional<ShellWords> shell;
 std::map<std::string, std::optional<struct stat>> looked_at;
 
 bool look(const std::string& path, struct stat& st) {
-    if (in_sandbox() && host_reach().reach == Reach::image) {
+    if (in_sandbox() && host_reach().reach == SandboxProfile::image) {
         const auto it = looked_at.find(path);
         if (it == looked_at.end() || !it->second) return false;
         st = *it->second;
@@ -85,7 +85,7 @@ std::optional<std::string> missing_image(const std::string& word) {
 
 Place any_place(const std::string& word, const Place* before) {
     Place place = parse(word, before);
-    if (place.kind == Place::Kind::prefixed) give_up(impossible, not_available(place.image));
+    if (place.kind == Place::Kind::prefixed) fail_with(exit_failure, not_available(place.image));
     return place;
 }
 
@@ -97,16 +97,16 @@ std::vector<Place> any_places(const std::vector<std::string>& words) {
 }
 
 Place image_place(const std::string& word, const Place* before, bool standard) {
-    if (shell && word.starts_with(host_prefix)) give_up(impossible, word + ": is on the host, where only cp goes");
+    if (shell && word.starts_with(host_prefix)) fail_with(exit_failure, word + ": is on the host, where only cp goes");
     Place place = any_place(word, before);
     switch (place.kind) {
         case Place::Kind::standard:
             if (standard) return place;
-            give_up(impossible, "-: this verb works in an image, and has no use for standard input and output");
+            fail_with(exit_failure, "-: this verb works in an image, and has no use for standard input and output");
         case Place::Kind::host: {
             const std::size_t separator = first_separator(word);
             if (!missing_image(word)) return {word, "/", Place::Kind::image};
-            if (separator == std::string::npos) give_up(impossible, *missing_image(word));
+            if (separator == std::string::npos) fail_with(exit_failure, *missing_image(word));
             // It is opened, which says what is wrong with it.
             return {word.substr(0, separator), word.substr(separator + 1), Place::Kind::image};
         }
@@ -125,7 +125,7 @@ std::vector<Place> image_places(const std::vector<std::string>& words, bool stan
 std::string whole_image(const std::string& word) {
     const Place place = image_place(word);
     if (place.path != "/")
-        give_up(impossible, fmt::format("{}: this verb works on a whole image, and a path follows it", word));
+        fail_with(exit_failure, fmt::format("{}: this verb works on a whole image, and a path follows it", word));
     return place.image;
 }
 
@@ -134,18 +134,18 @@ std::vector<Place> places_in_one_image(const std::vector<std::string>& words, co
     for (std::size_t i = 0; i < out.size(); ++i) {
         const Place& place = out[i];
         if (place.kind == Place::Kind::standard)
-            give_up(impossible, fmt::format("-: {} takes paths of an image, and not standard input and output", verb));
+            fail_with(exit_failure, fmt::format("-: {} takes paths of an image, and not standard input and output", verb));
         if (place.kind == Place::Kind::host) {
-            if (const std::optional<std::string> missing = missing_image(place.path)) give_up(impossible, *missing);
-            if (i == 0) give_up(impossible, fmt::format("{}: names no path in an image: write IMAGE:/path", words[i]));
+            if (const std::optional<std::string> missing = missing_image(place.path)) fail_with(exit_failure, *missing);
+            if (i == 0) fail_with(exit_failure, fmt::format("{}: names no path in an image: write IMAGE:/path", words[i]));
             const std::string path = (place.path.starts_with('/') ? "" : "/") + place.path;
-            give_up(impossible,
+            fail_with(exit_failure,
                     fmt::format("{}: is a path of the host, and {} stays in the image: write {} for a path in "
                                 "it; cp copies to the host",
                                 words[i], verb, shell ? path : ":" + path));
         }
         if (!same_image(place.image, out[0].image))
-            give_up(impossible, fmt::format("{} and {}: both sides must be in one image (cp copies between images)",
+            fail_with(exit_failure, fmt::format("{} and {}: both sides must be in one image (cp copies between images)",
                                             words[0], words[i]));
     }
     return out;

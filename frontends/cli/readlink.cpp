@@ -32,7 +32,7 @@ void prepend_parts(std::deque<std::string>& parts, const std::string& path) {
 // Without links, "." and "..". The last part need not be there.
 std::string canonical(Session& s, const std::string& path) {
     constexpr int most_links = 40;
-    if (path.starts_with('<')) give_up(impossible, s.at(path) + ": an inode that is named by its number has no path");
+    if (path.starts_with('<')) fail_with(exit_failure, s.at(path) + ": an inode that is named by its number has no path");
     std::deque<std::string> left;
     prepend_parts(left, path);
     std::vector<std::string> names;
@@ -41,7 +41,7 @@ std::string canonical(Session& s, const std::string& path) {
     while (!left.empty()) {
         const std::string part = std::move(left.front());
         left.pop_front();
-        if (!inodes.back()->is_directory()) give_up(negative, s.at(path) + ": Not a directory");
+        if (!inodes.back()->is_directory()) fail_with(exit_negative, s.at(path) + ": Not a directory");
         if (part == ".") continue;
         if (part == "..") {
             if (!names.empty()) {
@@ -50,11 +50,11 @@ std::string canonical(Session& s, const std::string& path) {
             }
             continue;
         }
-        InodeRef inode = need(s.fs().find(*inodes.back(), part, operator_identity(), false), s.at(path));
-        if (!inode && !left.empty()) give_up(negative, s.at(path) + ": No such file or directory");
+        InodeRef inode = value_or_fail(s.fs().find(*inodes.back(), part, operator_identity(), false), s.at(path));
+        if (!inode && !left.empty()) fail_with(exit_negative, s.at(path) + ": No such file or directory");
         if (inode && S_ISLNK(inode->mode())) {
-            if (++links > most_links) give_up(negative, s.at(path) + ": Too many levels of symbolic links");
-            const std::string target = need(s.fs().read_link(*inode), s.at(path));
+            if (++links > most_links) fail_with(exit_negative, s.at(path) + ": Too many levels of symbolic links");
+            const std::string target = value_or_fail(s.fs().read_link(*inode), s.at(path));
             if (target.starts_with('/')) {
                 names.clear();
                 inodes.resize(1);
@@ -81,10 +81,10 @@ void read_links(const ReadlinkOptions& o) {
             out = canonical(s, path);
         } else {
             InodeRef inode = s.resolve(path, false);
-            if (!S_ISLNK(inode->mode())) give_up(negative, s.at(path) + ": is no symbolic link");
-            out = need(s.fs().read_link(*inode), s.at(path));
+            if (!S_ISLNK(inode->mode())) fail_with(exit_negative, s.at(path) + ": is no symbolic link");
+            out = value_or_fail(s.fs().read_link(*inode), s.at(path));
         }
-        fmt::print("{}", shown(out));
+        fmt::print("{}", printable(out));
         if (!no_end) std::fputc(end, stdout);
     });
     listing.finish();

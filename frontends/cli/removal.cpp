@@ -23,14 +23,14 @@ public:
         const FileSystem::Parent place = s_.parent(path);
         // Before what is in it is gone.
         if (place.name == "." || place.name == "..")
-            give_up(negative, fmt::format("{}: \"{}\" cannot be removed", s_.at(path), place.name));
+            fail_with(exit_negative, fmt::format("{}: \"{}\" cannot be removed", s_.at(path), place.name));
         const bool directory = is_directory(place, path);
         if (arguments_.recursive) {
             tree(*place.directory, place.name, path);
         } else if (directory && arguments_.directories) {
             remove_directory(*place.directory, place.name, path);
         } else if (directory) {
-            give_up(negative, s_.at(path) + ": is a directory (-r removes it and what is in it, -d an empty one)");
+            fail_with(exit_negative, s_.at(path) + ": is a directory (-r removes it and what is in it, -d an empty one)");
         } else {
             unlink(*place.directory, place.name, path);
         }
@@ -46,32 +46,32 @@ private:
     // The end of the verb for "name/" that is none.
     bool is_directory(const FileSystem::Parent& place, const std::string& path) {
         const bool is =
-            need(s_.fs().lookup(*place.directory, place.name, operator_identity(), false), s_.at(path))->is_directory();
-        if (place.slash && !is) give_up(negative, s_.at(path) + ": is no directory");
+            value_or_fail(s_.fs().lookup(*place.directory, place.name, operator_identity(), false), s_.at(path))->is_directory();
+        if (place.slash && !is) fail_with(exit_negative, s_.at(path) + ": is no directory");
         return is;
     }
 
     void unlink(Inode& directory, const std::string& name, const std::string& path) {
-        need(s_.fs().unlink(directory, name, operator_identity(), false), s_.at(path));
-        if (arguments_.verbose) fmt::print("removed '{}'\n", shown(s_.at(path)));
+        value_or_fail(s_.fs().unlink(directory, name, operator_identity(), false), s_.at(path));
+        if (arguments_.verbose) fmt::print("removed '{}'\n", printable(s_.at(path)));
     }
 
     void remove_directory(Inode& directory, const std::string& name, const std::string& path) {
-        need(s_.fs().rmdir(directory, name, operator_identity(), false), s_.at(path));
-        if (arguments_.verbose) fmt::print("removed directory '{}'\n", shown(s_.at(path)));
+        value_or_fail(s_.fs().rmdir(directory, name, operator_identity(), false), s_.at(path));
+        if (arguments_.verbose) fmt::print("removed directory '{}'\n", printable(s_.at(path)));
     }
 
     // In a damaged image a name in the tree may lead to a directory that lies elsewhere, and has other things in it.
     void expect_own(Inode& directory, Inode& inside, const std::string& path) {
-        const InodeNr parent = need(s_.fs().lookup(inside, "..", operator_identity(), false), s_.at(path))->number();
+        const InodeNr parent = value_or_fail(s_.fs().lookup(inside, "..", operator_identity(), false), s_.at(path))->number();
         if (parent != directory.number())
-            give_up(impossible, fmt::format("{}: directory inode {} lies in inode {}, and is found in inode {}",
+            fail_with(exit_failure, fmt::format("{}: directory inode {} lies in inode {}, and is found in inode {}",
                                             s_.at(path), inside.number(), parent, directory.number()));
     }
 
     // Whether it is gone. What stays in it was told, and so were those that failed; the others are gone.
     bool tree(Inode& directory, const std::string& name, const std::string& path) {
-        InodeRef inode = need(s_.fs().lookup(directory, name, operator_identity(), false), s_.at(path));
+        InodeRef inode = value_or_fail(s_.fs().lookup(directory, name, operator_identity(), false), s_.at(path));
         if (!inode->is_directory()) {
             unlink(directory, name, path);
             return true;
@@ -91,7 +91,7 @@ private:
             return true;
         };
         bool all =
-            !listing_.attempt(s_.at(path), [&] { need(s_.fs().read_directory(directory, 0, add), s_.at(path)); });
+            !listing_.attempt(s_.at(path), [&] { value_or_fail(s_.fs().read_directory(directory, 0, add), s_.at(path)); });
         for (const std::string& name : names) {
             const std::string place = below(path, name);
             bool gone = false;

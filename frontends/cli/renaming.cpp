@@ -31,7 +31,7 @@ public:
     Targets(Session& session, const RenamingArguments& arguments, std::string path, std::size_t sources)
         : s_(session), path_(std::move(path)) {
         if (!arguments.exact) in_directory_ = is_directory(arguments.link_itself);
-        if (sources > 1 && !in_directory_) give_up(negative, s_.at(path_) + ": is no directory");
+        if (sources > 1 && !in_directory_) fail_with(exit_negative, s_.at(path_) + ": is no directory");
     }
 
     // `name`: what a source is called. `directory`: it is one, and "name/" may become one.
@@ -39,7 +39,7 @@ public:
         const std::string path = in_directory_ ? below(path_, name) : path_;
         Name out{directory ? s_.parent(path) : s_.parent_of_file(path), path};
         if (made_.contains(key_of(out)))
-            give_up(negative, s_.at(path) + ": has just been made by this command, and is not replaced");
+            fail_with(exit_negative, s_.at(path) + ": has just been made by this command, and is not replaced");
         return out;
     }
     void made(const Name& name) { made_.insert(key_of(name)); }
@@ -62,48 +62,48 @@ private:
 std::optional<InodeRef> lookup(Session& s, const Name& name) {
     Result<InodeRef> found = s.fs().lookup(*name.parent.directory, name.parent.name, operator_identity(), false);
     if (!found && found.error().code == ENOENT) return {};
-    return need(std::move(found), s.at(name.path));
+    return value_or_fail(std::move(found), s.at(name.path));
 }
 
 void unlink(Session& s, const Name& name) {
-    need(s.fs().unlink(*name.parent.directory, name.parent.name, operator_identity(), false), s.at(name.path));
+    value_or_fail(s.fs().unlink(*name.parent.directory, name.parent.name, operator_identity(), false), s.at(name.path));
 }
 
 void rename(Session& s, const Name& from, const Name& to) {
-    need(s.fs().rename(*from.parent.directory, from.parent.name, *to.parent.directory, to.parent.name, 0,
+    value_or_fail(s.fs().rename(*from.parent.directory, from.parent.name, *to.parent.directory, to.parent.name, 0,
                        operator_identity(), false),
          s.at(from.path));
 }
 
 bool is_newer(Session& s, const Name& a, const InodeRef& first, const Name& b, const InodeRef& second) {
-    const struct stat one = need(s.fs().attributes(*first), s.at(a.path)),
-                      other = need(s.fs().attributes(*second), s.at(b.path));
+    const struct stat one = value_or_fail(s.fs().attributes(*first), s.at(a.path)),
+                      other = value_or_fail(s.fs().attributes(*second), s.at(b.path));
     return std::pair(one.st_mtim.tv_sec, one.st_mtim.tv_nsec) > std::pair(other.st_mtim.tv_sec, other.st_mtim.tv_nsec);
 }
 
 void move(Session& s, const RenamingArguments& arguments, const std::string& path, Targets& targets) {
     const Name from{s.parent(path), path};
     const InodeRef source =
-        need(s.fs().lookup(*from.parent.directory, from.parent.name, operator_identity(), false), s.at(path));
-    if (from.parent.slash && !source->is_directory()) give_up(negative, s.at(path) + ": is no directory");
+        value_or_fail(s.fs().lookup(*from.parent.directory, from.parent.name, operator_identity(), false), s.at(path));
+    if (from.parent.slash && !source->is_directory()) fail_with(exit_negative, s.at(path) + ": is no directory");
     const Name to = targets.of(from.parent.name, source->is_directory());
     if (const std::optional<InodeRef> there = lookup(s, to)) {
         if ((*there)->number() == source->number())
-            give_up(negative, fmt::format("{} and {} are the same", s.at(path), s.at(to.path)));
+            fail_with(exit_negative, fmt::format("{} and {} are the same", s.at(path), s.at(to.path)));
         if (arguments.no_clobber) return;
         if (arguments.update && !is_newer(s, from, source, to, *there)) return;
     }
     rename(s, from, to);
     targets.made(to);
-    if (arguments.verbose) fmt::print("renamed '{}' -> '{}'\n", shown(s.at(path)), shown(s.at(to.path)));
+    if (arguments.verbose) fmt::print("renamed '{}' -> '{}'\n", printable(s.at(path)), printable(s.at(to.path)));
 }
 
 // Makes a link: to `target`, or a symbolic one with that text.
 void make_link(Session& s, const Name& to, const InodeRef* target, const std::string& text) {
     if (target)
-        return need(s.fs().link(**target, *to.parent.directory, to.parent.name, operator_identity(), false),
+        return value_or_fail(s.fs().link(**target, *to.parent.directory, to.parent.name, operator_identity(), false),
                     s.at(to.path));
-    need(s.fs().create(*to.parent.directory, to.parent.name, S_IFLNK | 0777, 0, text, operator_identity(), false),
+    value_or_fail(s.fs().create(*to.parent.directory, to.parent.name, S_IFLNK | 0777, 0, text, operator_identity(), false),
          s.at(to.path));
 }
 
@@ -126,7 +126,7 @@ void replace_by_link(Session& s, const Name& to, const InodeRef* target, const s
 void link(Session& s, const RenamingArguments& arguments, const std::string& source, Targets& targets) {
     const bool numbered = !arguments.symbolic && source.starts_with('<') && source.find('/') == std::string::npos;
     if (targets.in_directory() && (numbered || means_contents(source)))
-        give_up(negative, source + ": has no name that the link could have in the directory");
+        fail_with(exit_negative, source + ": has no name that the link could have in the directory");
     InodeRef target;
     if (!arguments.symbolic) target = s.resolve(source, false);
     const InodeRef* const of = arguments.symbolic ? nullptr : &target;
@@ -135,17 +135,17 @@ void link(Session& s, const RenamingArguments& arguments, const std::string& sou
     if (!there) {
         make_link(s, to, of, source);
     } else {
-        if ((*there)->is_directory()) give_up(negative, s.at(to.path) + ": a directory is in the way");
+        if ((*there)->is_directory()) fail_with(exit_negative, s.at(to.path) + ": a directory is in the way");
         if (of && (*there)->number() == target->number()) {
             const FileSystem::Parent from = s.parent(source);
             if (from.directory->number() != to.parent.directory->number() || from.name != to.parent.name) return;
-            give_up(negative, fmt::format("{} and {} are the same", s.at(source), s.at(to.path)));
+            fail_with(exit_negative, fmt::format("{} and {} are the same", s.at(source), s.at(to.path)));
         }
         replace_by_link(s, to, of, source);
     }
     targets.made(to);
     if (arguments.verbose)
-        fmt::print("'{}' {} '{}'\n", shown(s.at(to.path)), of ? "=>" : "->", shown(of ? s.at(source) : source));
+        fmt::print("'{}' {} '{}'\n", printable(s.at(to.path)), of ? "=>" : "->", printable(of ? s.at(source) : source));
 }
 
 using OneSource = std::function<void(Session&, const RenamingArguments&, const std::string&, Targets&)>;

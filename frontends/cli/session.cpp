@@ -59,14 +59,14 @@ Result<std::shared_ptr<BlockDevice>> open_for(const std::string& image, const Vo
     FileDeviceOptions view;
     view.writable = !options.fs.read_only;
     view.offset = options.offset;
-    view.patience = time_to_wait(common.wait, view.writable);
-    view.waiting = [&](const std::string& sentence) {
-        fmt::print(stderr, "uext4 {}: {} (--wait)\n", common.verb, told(sentence));
+    view.lock_timeout = time_to_wait(common.wait, view.writable);
+    view.on_wait = [&](const std::string& sentence) {
+        fmt::print(stderr, "uext4 {}: {} (--wait)\n", common.verb, quote(sentence));
     };
-    const FindPartition find = !common.no_sandbox && !in_sandbox() ? find_partition_apart : find_partition;
+    const FindPartition find = !common.no_sandbox && !in_sandbox() ? find_partition_in_child : find_partition;
     if (!view.writable)
         if (const std::optional<std::string> warning = mounted_for_writing(image, view.offset, find))
-            fmt::print(stderr, "uext4: {}\n", told(*warning));
+            fmt::print(stderr, "uext4: {}\n", quote(*warning));
     return TRY(open_device(image, view, find));
 }
 
@@ -78,7 +78,7 @@ Result<std::unique_ptr<FileSystem>> open_sandboxed(const std::string& image, con
     std::shared_ptr<BlockDevice> device = opened_before(image, !options.fs.read_only);
     if (!device) device = TRY(open_for(image, options, common));
     if (!common.no_sandbox && !in_sandbox()) {
-        if (options.cache_grows) CacheBudget::of_process().keep_open();
+        if (options.cache_grows) CacheMemoryLimit::process_wide().keep_files_open();
         TRY(enter_sandbox(reach.reach, reach.files));
     }
     if (!options.fs.read_only) catch_interrupts();
@@ -96,7 +96,7 @@ std::string options_text(bool writable, const CommonOptions& options) {
 }
 
 [[noreturn]] void not_opened(const std::string& image, const Error& error) {
-    throw Failure{impossible, error.what.starts_with(image + ":") ? error.what : image + ": " + error.what,
+    throw Failure{exit_failure, error.what.starts_with(image + ":") ? error.what : image + ": " + error.what,
                   error.code == EUCLEAN};
 }
 
@@ -120,7 +120,7 @@ void open_beforehand(const std::string& image, bool writable, const CommonOption
 }
 
 std::unique_ptr<FileSystem> mount_image(const std::string& image, bool writable, const CommonOptions& options) {
-    if (image.empty()) give_up(impossible, "'': an image has a name");
+    if (image.empty()) fail_with(exit_failure, "'': an image has a name");
     last_opened = image;
     auto mounted = open_sandboxed(image, options_text(writable, options), options);
     if (!mounted) not_opened(image, mounted.error());
@@ -129,7 +129,7 @@ std::unique_ptr<FileSystem> mount_image(const std::string& image, bool writable,
 
 Session::Session(const std::string& image, bool writable, const CommonOptions& options, Use use)
     : image_(image), writable_(writable) {
-    if (KeptMount* kept = KeptMount::of(image)) {
+    if (ShellMount* kept = ShellMount::of(image)) {
         if (use == Use::shared && kept->serves(options)) {
             fs_ = &kept->open(writable);
             return;
@@ -154,9 +154,9 @@ void Session::refuse_path(const Error& error, const std::string& path) const {
         const std::string part = path.substr(0, length), quoted = "'" + part + "'";
         if (!what.starts_with(quoted)) continue;
         const std::string rest = what.substr(quoted.size());
-        refuse({error.code, rest.substr(std::min(rest.find_first_not_of(": "), rest.size()))}, at(part));
+        fail_with_error({error.code, rest.substr(std::min(rest.find_first_not_of(": "), rest.size()))}, at(part));
     }
-    refuse(error, at(path));
+    fail_with_error(error, at(path));
 }
 
 void Session::close() {
@@ -164,7 +164,7 @@ void Session::close() {
     if (!own_) return;
     const Result<void> closed = own_->unmount();
     own_.reset();
-    if (!closed) give_up(impossible, image_ + ": " + closed.error().what);
+    if (!closed) fail_with(exit_failure, image_ + ": " + closed.error().what);
     if (writable_ && noted_interrupt()) note_left_image(image_, true);
 }
 
@@ -184,12 +184,12 @@ InodeRef Session::inode_of_entry(std::uint64_t number, const std::string& path) 
     Result<InodeRef> found = fs_->inode(InodeNr(number));
     if (found) return std::move(*found);
     const std::string inode = fmt::format("inode {}", number), &what = found.error().what;
-    give_up(impossible, fmt::format("{}: {}{}", at(path), what.starts_with(inode) ? "" : inode + ": ", what));
+    fail_with(exit_failure, fmt::format("{}: {}{}", at(path), what.starts_with(inode) ? "" : inode + ": ", what));
 }
 
 FileSystem::Parent Session::parent_of_file(const std::string& path) {
     FileSystem::Parent place = parent(path);
-    if (place.slash && place.name != "." && place.name != "..") give_up(negative, at(path) + ": is no directory");
+    if (place.slash && place.name != "." && place.name != "..") fail_with(exit_negative, at(path) + ": is no directory");
     return place;
 }
 
@@ -197,9 +197,9 @@ void Ancestors::enter(const Session& session, const Inode& directory) {
     constexpr std::size_t deepest = 2048;
     const std::uint64_t number = directory.number().value;
     const std::string where = session.at(fmt::format("<{}>", number));
-    if (numbers_.size() >= deepest) give_up(negative, fmt::format("{}: more than {} directories deep", where, deepest));
+    if (numbers_.size() >= deepest) fail_with(exit_negative, fmt::format("{}: more than {} directories deep", where, deepest));
     for (std::uint64_t above : numbers_)
-        if (above == number) give_up(impossible, fmt::format("{}: directory inode {} contains itself", where, number));
+        if (above == number) fail_with(exit_failure, fmt::format("{}: directory inode {} contains itself", where, number));
     numbers_.push_back(number);
 }
 
@@ -209,7 +209,7 @@ bool Ancestors::contains(const Inode& directory) const {
 
 void Ancestors::expect_outside(const Session& session, const Inode& directory, const std::string& path) const {
     if (std::ranges::find(numbers_, directory.number().value) != numbers_.end())
-        give_up(negative, session.at(path) + ": is a link to a directory that it lies in");
+        fail_with(exit_negative, session.at(path) + ": is a link to a directory that it lies in");
 }
 
 std::string below(const std::string& directory, const std::string& name) {
@@ -260,13 +260,13 @@ void add_wait(CLI::App* verb, std::optional<double>& seconds) {
             },
             fmt::format("SECONDS to wait for another process that has the image open (0: do not wait; default: {} to "
                         "write, {} to read)",
-                        wait_to_write.count(), wait_to_read.count()))
+                        default_write_timeout.count(), default_read_timeout.count()))
         ->type_name("SECONDS")
         ->allow_extra_args(false);
 }
 
 std::chrono::milliseconds time_to_wait(const std::optional<double>& seconds, bool writable) {
-    if (!seconds) return writable ? wait_to_write : wait_to_read;
+    if (!seconds) return writable ? default_write_timeout : default_read_timeout;
     return std::chrono::ceil<std::chrono::milliseconds>(std::chrono::duration<double>(*seconds));
 }
 

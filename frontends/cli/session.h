@@ -26,7 +26,7 @@ struct CommonOptions {
 
 // What a verb needs of the host after an image is open, which the sandbox leaves it.
 struct HostReach {
-    Reach reach = Reach::image;
+    SandboxProfile reach = SandboxProfile::image;
     HostFiles files{};
 };
 void reach_host_files(HostReach wanted);

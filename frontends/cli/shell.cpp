@@ -94,16 +94,16 @@ public:
     int run(const std::string& line, std::string_view ahead = {}) {
         std::optional<std::vector<std::string>> parts = words_of(line);
         if (!parts) {
-            fmt::print(stderr, "uext4 shell: {}: a quote does not end\n", told(line));
-            return impossible;
+            fmt::print(stderr, "uext4 shell: {}: a quote does not end\n", quote(line));
+            return exit_failure;
         }
         std::vector<std::string>& words = *parts;
-        if (words.empty()) return fine;
+        if (words.empty()) return exit_ok;
         const std::string verb = words.front();
         if (verb == "exit" || verb == "quit") return leave(words);
         if (verb == "pwd") {
-            fmt::print("{}\n", shown(here_));
-            return fine;
+            fmt::print("{}\n", printable(here_));
+            return exit_ok;
         }
         if (verb == "cd") return change(words.size() > 1 ? words[1] : "/");
         if (verb == "help" && words.size() == 1) {
@@ -111,14 +111,14 @@ public:
             for (const auto& v : path_verbs()) fmt::print(" {}", v);
             for (const auto& v : image_verbs()) fmt::print(" {}", v);
             fmt::print("\nPaths are of the image; with cp, host:PATH is a path of the host.\n");
-            return fine;
+            return exit_ok;
         }
         if (verb == "help") return run_line(words);
         if (contains(image_verbs(), verb)) {
             words.insert(words.begin() + 1, "/");
         } else if (!contains(path_verbs(), verb)) {
-            fmt::print(stderr, "uext4 shell: unknown command '{}' (try help)\n", told(verb));
-            return impossible;
+            fmt::print(stderr, "uext4 shell: unknown command '{}' (try help)\n", quote(verb));
+            return exit_failure;
         }
         const CopyNeeds needed = needs_of(words);
         const bool alone = goes_alone(words) || std::ranges::any_of(needed.images, [&](const std::string& image) {
@@ -128,7 +128,7 @@ public:
         if (o_.no_sandbox) words.insert(words.begin() + 1, "--no-sandbox");
         if (alone) return worker_.run_alone(words);
         const int ready = worker_.prepare(needed.host, [&] { return reaches_of(ahead); });
-        return ready != fine ? ready : worker_.run(here_, words);
+        return ready != exit_ok ? ready : worker_.run(here_, words);
     }
     bool done() const { return done_; }
     // The code that `exit` was given.
@@ -138,14 +138,14 @@ public:
 private:
     int leave(const std::vector<std::string>& words) {
         done_ = true;
-        if (words.size() == 1) return fine;
-        wanted_ = impossible;
+        if (words.size() == 1) return exit_ok;
+        wanted_ = exit_failure;
         std::uint8_t code = 0;
         const std::string& text = words[1];
         const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), code);
         if (words.size() > 2 || error != std::errc() || end != text.data() + text.size()) {
             fmt::print(stderr, "uext4 shell: {}: one number from 0 to 255 may follow\n", words.front());
-            return impossible;
+            return exit_failure;
         }
         wanted_ = code;
         return code;
@@ -185,8 +185,8 @@ private:
         wanted = "/";
         for (const auto& p : parts) wanted += (wanted == "/" ? "" : "/") + p;
         int code = open();
-        if (code == fine) code = worker_.enter(wanted);
-        if (code == fine) here_ = wanted;
+        if (code == exit_ok) code = worker_.enter(wanted);
+        if (code == exit_ok) here_ = wanted;
         read_words_in_shell({image_, here_});
         return code;
     }
@@ -289,7 +289,7 @@ int from_input(Shell& shell) {
     // time, all of them.
     const Result<std::optional<std::int64_t>> epoch = source_date_epoch();
     const bool reads_all_first = !epoch || *epoch;
-    int worst = fine;
+    int worst = exit_ok;
     std::string text;
     std::vector<char> piece(std::size_t{1} << 16);  // what a pipe holds
     ssize_t n = 1;
@@ -297,7 +297,7 @@ int from_input(Shell& shell) {
         std::fflush(stdout);  // who wrote the lines may wait for what they print
         if (!EndingSignals::wait_for_input()) break;
         n = ::read(STDIN_FILENO, piece.data(), piece.size());
-        if (n < 0) give_up(impossible, fmt::format("standard input: {}", std::strerror(errno)));
+        if (n < 0) fail_with(exit_failure, fmt::format("standard input: {}", std::strerror(errno)));
         text.append(piece.data(), static_cast<std::size_t>(n));
         if (n == 0 && !text.empty()) text += '\n';
         if (n > 0 && reads_all_first) continue;
@@ -316,28 +316,28 @@ int from_input(Shell& shell) {
 void read_from(const std::string& commands) {
     if (commands.empty() || commands == "-") return;
     const int fd = ::open(commands.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) give_up(impossible, fmt::format("{}: {}", commands, std::strerror(errno)));
+    if (fd < 0) fail_with(exit_failure, fmt::format("{}: {}", commands, std::strerror(errno)));
     struct stat info{};
     const bool taken = ::fstat(fd, &info) == 0 && !S_ISDIR(info.st_mode) && ::dup2(fd, STDIN_FILENO) == STDIN_FILENO;
     ::close(fd);
-    if (!taken) give_up(impossible, commands + ": commands cannot be read from that");
+    if (!taken) fail_with(exit_failure, commands + ": commands cannot be read from that");
 }
 
 void run_shell(const std::string& image, const std::string& commands, const CommonOptions& o) {
     read_from(commands);
-    int code = fine;
+    int code = exit_ok;
     {
         const EndingSignals signals;
         const bool typed_in = ::isatty(STDIN_FILENO) == 1;
         Shell shell(image, o, typed_in);
-        if (const int opened = shell.open(); opened != fine) give_up(opened, "");
+        if (const int opened = shell.open(); opened != exit_ok) fail_with(opened, "");
         if (typed_in) interactive(shell);
         else code = from_input(shell);
-        if (const int closed = shell.close(); closed != fine) give_up(closed, "");
+        if (const int closed = shell.close(); closed != exit_ok) fail_with(closed, "");
         if (shell.wanted()) code = *shell.wanted();
     }
     if (signal_seen) ::raise(signal_seen);
-    if (code) give_up(code, "");
+    if (code) fail_with(code, "");
 }
 
 }  // namespace

@@ -63,7 +63,7 @@ bool receive(int socket, T& out) {
 // ---- The process that works.
 
 int told_failure(const Failure& failure) {
-    if (!failure.what.empty()) fmt::print(stderr, "uext4 shell: {}\n", told(failure.what));
+    if (!failure.what.empty()) fmt::print(stderr, "uext4 shell: {}\n", quote(failure.what));
     return failure.code;
 }
 
@@ -87,30 +87,30 @@ public:
             std::vector<std::string> words(request.words);
             for (std::string& word : words) {
                 std::uint32_t size = 0;
-                if (!receive(socket, size)) return impossible;
+                if (!receive(socket, size)) return exit_failure;
                 word.resize(size);
-                if (!receive_all(socket, word.data(), size)) return impossible;
+                if (!receive_all(socket, word.data(), size)) return exit_failure;
             }
             const std::int32_t code = answer(request.kind, std::move(words));
             std::fflush(stdout);
-            if (!send_all(socket, bytes_of(code))) return impossible;
+            if (!send_all(socket, bytes_of(code))) return exit_failure;
         }
         try {
             kept_.close();
         } catch (const Failure& failure) {
             return told_failure(failure);
         }
-        return fine;
+        return exit_ok;
     }
 
 private:
     std::int32_t answer(std::uint32_t kind, std::vector<std::string> words) {
-        std::int32_t code = fine;
+        std::int32_t code = exit_ok;
         try {
             if (kind == Request::command) code = command(std::move(words));
             else if (kind == Request::directory) code = directory(words.front());
             else kept_.open(false);
-        } catch (const NeedsWriting&) {
+        } catch (const NeedsWritableMount&) {
             return needs_writing;
         } catch (const Failure& failure) {
             return told_failure(failure);
@@ -134,14 +134,14 @@ private:
         Session session(image_, false, options_);
         const bool is_one = session.resolve(path)->is_directory();
         session.close();
-        if (!is_one) give_up(negative, path + ": no directory");
-        return fine;
+        if (!is_one) fail_with(exit_negative, path + ": no directory");
+        return exit_ok;
     }
 
     const std::string& image_;
     const CommonOptions& options_;
     const bool settles_;
-    KeptMount kept_;
+    ShellMount kept_;
 };
 
 // The worker, for the handler of a signal: 0 while there is none.
@@ -157,7 +157,7 @@ pid_t start_process(Work work) {
     if (child < 0) fmt::print(stderr, "uext4 shell: no process: {}\n", std::strerror(errno));
     if (child > 0) worker_process = child;
     if (child != 0) return child;
-    if (!belongs_to(parent)) ::_exit(impossible);
+    if (!belongs_to(parent)) ::_exit(exit_failure);
     std::exit(work());
 }
 
@@ -175,7 +175,7 @@ int ShellWorker::start(HostReach reach, bool writable) {
     int ends[2];
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
         fmt::print(stderr, "uext4 shell: no socket: {}\n", std::strerror(errno));
-        return impossible;
+        return exit_failure;
     }
     reach_ = WorkerReach(std::move(reach));
     writable_ = writable;
@@ -194,10 +194,10 @@ int ShellWorker::start(HostReach reach, bool writable) {
     socket_ = ends[0];
     if (process_ < 0) {
         (void)finish();
-        return impossible;
+        return exit_failure;
     }
     const int code = ask(Request::open, {});
-    if (code != fine) (void)finish();
+    if (code != exit_ok) (void)finish();
     return code;
 }
 
@@ -208,19 +208,19 @@ int ShellWorker::ask(std::uint32_t kind, const std::vector<std::string>& words) 
         message += word;
     }
     std::fflush(stdout);
-    std::int32_t code = fine;
-    if (!send_all(socket_, message) || !receive(socket_, code)) return std::max(finish(), negative);
+    std::int32_t code = exit_ok;
+    if (!send_all(socket_, message) || !receive(socket_, code)) return std::max(finish(), exit_negative);
     // Whoever answers may have been taken over.
     const bool asks = code == needs_writing && kind == Request::command && !writable_;
-    return asks || (code >= fine && code <= 255) ? code : impossible;
+    return asks || (code >= exit_ok && code <= 255) ? code : exit_failure;
 }
 
 int ShellWorker::prepare(const HostReach& needed, const std::function<std::vector<HostReach>()>& later) {
-    if (process_ >= 0 && reach_.covers(needed)) return fine;
+    if (process_ >= 0 && reach_.covers(needed)) return exit_ok;
     const bool writable = writable_;
     const int before = finish();
     HostReach reach = needed;
-    if (needed.reach != Reach::image) reach = joined_reach(needed, later());
+    if (needed.reach != SandboxProfile::image) reach = joined_reach(needed, later());
     return std::max(before, start(std::move(reach), writable));
 }
 
@@ -230,7 +230,7 @@ int ShellWorker::run(const std::string& directory, std::vector<std::string> word
     if (code != needs_writing) return code;
     const int before = finish();
     const int opened = start(reach_.reach(), true);
-    return std::max({before, opened, opened == fine ? ask(Request::command, words) : fine});
+    return std::max({before, opened, opened == exit_ok ? ask(Request::command, words) : exit_ok});
 }
 
 int ShellWorker::enter(const std::string& directory) { return ask(Request::directory, {directory}); }
@@ -238,14 +238,14 @@ int ShellWorker::enter(const std::string& directory) { return ask(Request::direc
 int ShellWorker::run_alone(const std::vector<std::string>& words) {
     const int before = finish();
     process_ = start_process([&] { return run_line(words); });
-    return std::max(before, process_ < 0 ? impossible : finish());
+    return std::max(before, process_ < 0 ? exit_failure : finish());
 }
 
 int ShellWorker::finish() {
     if (socket_ >= 0) ::close(socket_);
     socket_ = -1;
     writable_ = false;
-    if (process_ < 0) return fine;
+    if (process_ < 0) return exit_ok;
     // Its number stays taken until it is waited for.
     siginfo_t end{};
     while (::waitid(P_PID, static_cast<id_t>(process_), &end, WEXITED | WNOWAIT) < 0 && errno == EINTR) {
@@ -256,9 +256,9 @@ int ShellWorker::finish() {
     }
     process_ = -1;
     if (WIFEXITED(status)) return WEXITSTATUS(status);
-    fmt::print(stderr, "uext4 shell: {}: the process that works on it was ended by signal {} ({})\n", told(image_),
+    fmt::print(stderr, "uext4 shell: {}: the process that works on it was ended by signal {} ({})\n", quote(image_),
                WTERMSIG(status), ::strsignal(WTERMSIG(status)));
-    return impossible;
+    return exit_failure;
 }
 
 }  // namespace uext4::cli

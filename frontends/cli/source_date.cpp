@@ -25,7 +25,7 @@ Result<std::optional<std::int64_t>> source_date_epoch() {
 
 format::Timestamp present_time() {
     const Result<std::optional<std::int64_t>> epoch = source_date_epoch();
-    if (!epoch) give_up(impossible, epoch.error().what);
+    if (!epoch) fail_with(exit_failure, epoch.error().what);
     return *epoch ? format::Timestamp{**epoch, 0} : current_time();
 }
 

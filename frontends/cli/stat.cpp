@@ -24,13 +24,13 @@ struct StatOptions {
 class StatValue {
 public:
     StatValue(Session& s, const std::string& name, const std::string& path, Inode& inode)
-        : s_(s), name_(name), path_(path), inode_(inode), st_(need(s.fs().attributes(inode), s.at(path))) {}
+        : s_(s), name_(name), path_(path), inode_(inode), st_(value_or_fail(s.fs().attributes(inode), s.at(path))) {}
 
     std::string of(const Directive& d) const {
         const char letter = d.letters[0];
         switch (letter) {
-            case 'n': return text(d, shown(name_));
-            case 'N': return text(d, quoted());
+            case 'n': return text(d, printable(name_));
+            case 'N': return text(d, quote());
             case 'm': return text(d, "/");
             case 'A': return text(d, mode_text(static_cast<std::uint16_t>(st_.st_mode)));
             case 'F':
@@ -73,14 +73,14 @@ private:
         return d.padded(fmt::format("{}{:x}", d.has('#') && value != 0 ? "0x" : "", value), true);
     }
 
-    std::string quoted() const {
+    std::string quote() const {
         const auto in_quotes = [](const std::string& text) {
             std::string out = "'";
-            for (const char c : shown(text)) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+            for (const char c : printable(text)) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
             return out + "'";
         };
         std::string out = in_quotes(name_);
-        if (S_ISLNK(st_.st_mode)) out += " -> " + in_quotes(need(s_.fs().read_link(inode_), s_.at(path_)));
+        if (S_ISLNK(st_.st_mode)) out += " -> " + in_quotes(value_or_fail(s_.fs().read_link(inode_), s_.at(path_)));
         return out;
     }
 
@@ -97,7 +97,7 @@ private:
             case 'W':
                 if (const std::optional<format::Timestamp> born = s_.fs().birth_time(inode_)) return time(d, *born);
                 return letter == 'w' ? d.padded("-", false) : d.padded("0", true);
-            default: give_up(impossible, fmt::format("format: there is no directive %{}", d.letters));
+            default: fail_with(exit_failure, fmt::format("format: there is no directive %{}", d.letters));
         }
     }
     // Small letters: for people; capitals: seconds, with as many decimals as the precision says.
@@ -124,7 +124,7 @@ private:
 
 // For people: times are the ones of stat(1).
 Json for_people(Session& s, Json j, const std::string& path, Inode& inode) {
-    const struct stat st = need(s.fs().attributes(inode), s.at(path));
+    const struct stat st = value_or_fail(s.fs().attributes(inode), s.at(path));
     j["atime"] = full_time(stamp(st.st_atim));
     j["mtime"] = full_time(stamp(st.st_mtim));
     j["ctime"] = full_time(stamp(st.st_ctim));

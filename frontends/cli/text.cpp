@@ -59,9 +59,9 @@ std::string escaped(std::string_view text) {
     return out;
 }
 
-std::string shown(std::string_view text) { return is_terminal(STDOUT_FILENO) ? escaped(text) : std::string(text); }
+std::string printable(std::string_view text) { return is_terminal(STDOUT_FILENO) ? escaped(text) : std::string(text); }
 
-std::string told(std::string_view text) { return is_terminal(STDERR_FILENO) ? escaped(text) : std::string(text); }
+std::string quote(std::string_view text) { return is_terminal(STDERR_FILENO) ? escaped(text) : std::string(text); }
 
 std::string human_size(std::uint64_t bytes) {
     if (bytes < 1024) return std::to_string(bytes);
@@ -97,7 +97,7 @@ void print_members(const Json& object, int width) {
     for (const auto& [key, value] : object.items())
         if (!key.ends_with("_bytes"))
             fmt::print("{:>{}}: {}\n", key, width,
-                       value.is_string() ? shown(value.get_ref<const std::string&>()) : value.dump());
+                       value.is_string() ? printable(value.get_ref<const std::string&>()) : value.dump());
 }
 
 }  // namespace uext4::cli

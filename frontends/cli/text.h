@@ -16,8 +16,8 @@ bool is_utf8(std::string_view text);
 // What a terminal would take for a command, and bytes that are no UTF-8, as \ooo, and a backslash as \\, like `ls -b`.
 std::string escaped(std::string_view text);
 // For stdout and stderr: escaped when that is a terminal; otherwise, for programs, the bytes as they are.
-std::string shown(std::string_view text);
-std::string told(std::string_view text);
+std::string printable(std::string_view text);
+std::string quote(std::string_view text);
 
 // Bytes as `ls -h` prints them: 1023, 1.5K, 23M; rounded up.
 std::string human_size(std::uint64_t bytes);

@@ -23,13 +23,13 @@ std::string converted(const std::tm& parts, const std::string& format) {
         if (const std::size_t n = std::strftime(out.data(), size, wanted.c_str(), &parts); n != 0)
             return out.substr(1, n - 1);
     }
-    give_up(impossible, fmt::format("'{}': the time is too long in this format", format));
+    fail_with(exit_failure, fmt::format("'{}': the time is too long in this format", format));
 }
 
 std::tm local_parts(std::int64_t seconds) {
     const std::time_t time = seconds;
     std::tm parts{};
-    if (!::localtime_r(&time, &parts)) give_up(impossible, fmt::format("{} seconds: there is no such year", seconds));
+    if (!::localtime_r(&time, &parts)) fail_with(exit_failure, fmt::format("{} seconds: there is no such year", seconds));
     return parts;
 }
 
@@ -308,7 +308,7 @@ TimeStyle::TimeStyle(const std::string& word) {
         recent_ = "%b %e %H:%M";
         other_ = "%b %e  %Y";
     } else {
-        give_up(impossible, fmt::format("time style '{}' is not full-iso, long-iso, iso, locale or +FORMAT", word));
+        fail_with(exit_failure, fmt::format("time style '{}' is not full-iso, long-iso, iso, locale or +FORMAT", word));
     }
 }
 

@@ -25,7 +25,7 @@ struct TouchTimes {
 
 format::Timestamp date_of(const std::string& text, format::Timestamp now) {
     const std::optional<format::Timestamp> date = parse_date(text, now);
-    if (!date) give_up(impossible, fmt::format("'{}' is no date that is known here; known are {}", text, date_forms));
+    if (!date) fail_with(exit_failure, fmt::format("'{}' is no date that is known here; known are {}", text, date_forms));
     return *date;
 }
 
@@ -54,7 +54,7 @@ public:
             AttributeChange change;
             if (o_.access || !o_.modification) change.atime = times.access;
             if (o_.modification || !o_.access) change.mtime = times.modification;
-            need(s.fs().set_attributes(*inode, change, operator_identity(), false), s.at(path));
+            value_or_fail(s.fs().set_attributes(*inode, change, operator_identity(), false), s.at(path));
         });
         listing_.finish();
     }
@@ -69,14 +69,14 @@ private:
             const struct stat st = listing_.reference(*o_.reference, !o_.link_itself);
             times = {uext4::cli::stamp(st.st_atim), uext4::cli::stamp(st.st_mtim)};
             // As a copy's times.
-            if (need(source_date_epoch(), "touch"))
+            if (value_or_fail(source_date_epoch(), "touch"))
                 times = {std::min(times.access, now), std::min(times.modification, now)};
         }
         // With a reference, a date like "+1 day" starts from there.
         if (o_.date) times = {date_of(*o_.date, times.access), date_of(*o_.date, times.modification)};
         if (o_.stamp) {
             const std::optional<format::Timestamp> given = parse_touch_stamp(*o_.stamp, now);
-            if (!given) give_up(impossible, fmt::format("'{}' is no date like [[CC]YY]MMDDhhmm[.ss]", *o_.stamp));
+            if (!given) fail_with(exit_failure, fmt::format("'{}' is no date like [[CC]YY]MMDDhhmm[.ss]", *o_.stamp));
             times = {*given, *given};
         }
         return times;

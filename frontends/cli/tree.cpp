@@ -51,7 +51,7 @@ private:
             listing_.attempt(s_.at(path), [&] { inode = s_.inode_of_entry(e.inode, path); });
         const bool enters = !error && inode->is_directory() && level != o_.levels;
         if (!into) {
-            fmt::print("{}{}{}{}\n", indent, last ? "`-- " : "|-- ", shown(e.name), error ? " [damaged]" : "");
+            fmt::print("{}{}{}{}\n", indent, last ? "`-- " : "|-- ", printable(e.name), error ? " [damaged]" : "");
             if (enters) inside(*inode, path, indent + (last ? "    " : "|   "), level + 1, nullptr);
             return;
         }
@@ -74,10 +74,10 @@ void print_trees(const TreeOptions& o) {
     Json all = Json::array();
     listing.each([&](Session& s, const std::string& path) {
         InodeRef inode = s.resolve(path);
-        if (!inode->is_directory()) give_up(negative, s.at(path) + ": is no directory");
+        if (!inode->is_directory()) fail_with(exit_negative, s.at(path) + ": is no directory");
         Json j;
         set_text(j, "directory", listing.name(s, path));
-        if (!o.o.json) fmt::print("{}\n", shown(listing.name(s, path)));
+        if (!o.o.json) fmt::print("{}\n", printable(listing.name(s, path)));
         Tree(listing, s, o).inside(*inode, path, "", 1, o.o.json ? &j : nullptr);
         if (o.o.json) all.push_back(std::move(j));
     });

@@ -22,12 +22,12 @@ struct SizeChange {
         if (changes) operation = text.front();
         bytes = size_of(changes ? text.substr(1) : text);
         if (bytes == 0 && (operation == '/' || operation == '%'))
-            give_up(impossible, fmt::format("size '{}': there is no multiple of 0", text));
+            fail_with(exit_failure, fmt::format("size '{}': there is no multiple of 0", text));
     }
 
     std::uint64_t of(std::uint64_t size, const std::string& at) const {
         constexpr std::uint64_t most = std::uint64_t{1} << 63;  // no file is as large, and no sum of two overflows
-        if (bytes >= most) give_up(impossible, fmt::format("{}: {} bytes are more than a file can have", at, bytes));
+        if (bytes >= most) fail_with(exit_failure, fmt::format("{}: {} bytes are more than a file can have", at, bytes));
         switch (operation) {
             case '+': return size + bytes;
             case '-': return size - std::min(size, bytes);
@@ -48,11 +48,11 @@ struct TruncateArguments {
 };
 
 void truncate(const TruncateArguments& arguments) {
-    if (!arguments.size && !arguments.reference) give_up(impossible, "-s SIZE or -r FILE is needed");
+    if (!arguments.size && !arguments.reference) fail_with(exit_failure, "-s SIZE or -r FILE is needed");
     std::optional<SizeChange> change;
     if (arguments.size) change.emplace(*arguments.size);
     if (change && arguments.reference && change->operation == '=')
-        give_up(impossible, fmt::format("size '{}': with -r, it has to be a change as +1M", *arguments.size));
+        fail_with(exit_failure, fmt::format("size '{}': with -r, it has to be a change as +1M", *arguments.size));
     Listing listing("truncate", arguments.places, true, arguments.o,
                     arguments.reference ? std::vector{*arguments.reference} : std::vector<std::string>());
     std::optional<std::uint64_t> reference;
@@ -66,7 +66,7 @@ void truncate(const TruncateArguments& arguments) {
         const std::string at = session.at(path);
         std::uint64_t size = reference ? *reference : (*file)->inode().size_hint();
         if (change) size = change->of(size, at);
-        need((*file)->truncate(size), at);
+        value_or_fail((*file)->truncate(size), at);
     });
     listing.finish();
 }

@@ -11,15 +11,15 @@ std::string name_of(std::string path) {
 
 }  // namespace
 
-void Walk::from(Session& s, const std::string& path, const std::function<bool(const Visit&)>& before,
-                const std::function<void(const Visit&)>& after) {
-    Visit what{s, s.resolve(path, false), {}, name_of(path), path, 0};
+void TreeWalk::from(Session& s, const std::string& path, const std::function<bool(const VisitedFile&)>& before,
+                const std::function<void(const VisitedFile&)>& after) {
+    VisitedFile what{s, s.resolve(path, false), {}, name_of(path), path, 0};
     if (follow_ != FollowLinks::none) follow(what);
     visit(what, before, after);
 }
 
 // A link that leads nowhere is visited itself.
-void Walk::follow(Visit& what) const {
+void TreeWalk::follow(VisitedFile& what) const {
     if (!S_ISLNK(what.inode->mode())) return;
     Result<InodeRef> target = what.session.fs().resolve(what.path, operator_identity());
     if (!target) return;
@@ -27,8 +27,8 @@ void Walk::follow(Visit& what) const {
     what.inode = std::move(*target);
 }
 
-void Walk::visit(const Visit& what, const std::function<bool(const Visit&)>& before,
-                 const std::function<void(const Visit&)>& after) {
+void TreeWalk::visit(const VisitedFile& what, const std::function<bool(const VisitedFile&)>& before,
+                 const std::function<void(const VisitedFile&)>& after) {
     const std::string subject = what.session.at(what.path);
     if (what.inode->is_directory() && above_.contains(*what.inode)) {
         // Where links are followed, one of them may have led back. Otherwise the image is damaged, which enter() says.
@@ -48,8 +48,8 @@ void Walk::visit(const Visit& what, const std::function<bool(const Visit&)>& bef
     });
 }
 
-void Walk::inside(const Visit& what, const std::function<bool(const Visit&)>& before,
-                  const std::function<void(const Visit&)>& after) {
+void TreeWalk::inside(const VisitedFile& what, const std::function<bool(const VisitedFile&)>& before,
+                  const std::function<void(const VisitedFile&)>& after) {
     std::optional<std::string> error;
     Session& s = what.session;
     for (Entry& e : listing_.entries(s, *what.inode, what.path, error)) {
@@ -57,7 +57,7 @@ void Walk::inside(const Visit& what, const std::function<bool(const Visit&)>& be
         const std::string path = below(what.path, e.name);
         InodeRef inode;
         if (listing_.attempt(s.at(path), [&] { inode = s.inode_of_entry(e.inode, path); })) continue;
-        Visit next{s, std::move(inode), {}, std::move(e.name), path, what.depth + 1};
+        VisitedFile next{s, std::move(inode), {}, std::move(e.name), path, what.depth + 1};
         if (follow_ == FollowLinks::all) follow(next);
         visit(next, before, after);
     }

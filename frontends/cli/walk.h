@@ -12,7 +12,7 @@ enum class FollowLinks : std::uint8_t {
     all     // -L
 };
 
-struct Visit {
+struct VisitedFile {
     Session& session;
     InodeRef inode;    // of what a link leads to, where it was followed
     InodeRef link;     // the link itself, where one was followed
@@ -21,23 +21,23 @@ struct Visit {
     unsigned depth;
 };
 
-class Walk {
+class TreeWalk {
 public:
     // `follow` as the options -H, -L and -P say.
-    Walk(Listing& listing, FollowLinks follow) : listing_(listing), follow_(follow) {}
+    TreeWalk(Listing& listing, FollowLinks follow) : listing_(listing), follow_(follow) {}
 
     // Visits `path` and what is below it, entries in the order of their names. `before` says whether what is in a
     // directory is visited; `after` is called for directories whose contents were. A failure of either is told, and
     // the walk goes on. A directory that the walk is in already is not visited once more.
-    void from(Session& s, const std::string& path, const std::function<bool(const Visit&)>& before,
-              const std::function<void(const Visit&)>& after = {});
+    void from(Session& s, const std::string& path, const std::function<bool(const VisitedFile&)>& before,
+              const std::function<void(const VisitedFile&)>& after = {});
 
 private:
-    void visit(const Visit& what, const std::function<bool(const Visit&)>& before,
-               const std::function<void(const Visit&)>& after);
-    void follow(Visit& what) const;
-    void inside(const Visit& what, const std::function<bool(const Visit&)>& before,
-                const std::function<void(const Visit&)>& after);
+    void visit(const VisitedFile& what, const std::function<bool(const VisitedFile&)>& before,
+               const std::function<void(const VisitedFile&)>& after);
+    void follow(VisitedFile& what) const;
+    void inside(const VisitedFile& what, const std::function<bool(const VisitedFile&)>& before,
+                const std::function<void(const VisitedFile&)>& after);
 
     Listing& listing_;
     FollowLinks follow_;

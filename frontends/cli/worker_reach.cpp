@@ -59,14 +59,14 @@ namespace {
 
 // One process has the rights for one kind of copy.
 bool is_same_kind(const HostReach& a, const HostReach& b) {
-    return a.reach == b.reach && a.files.give_away == b.files.give_away && a.files.attributes == b.files.attributes &&
-           a.files.trees == b.files.trees && a.files.special_modes == b.files.special_modes;
+    return a.reach == b.reach && a.files.may_chown == b.files.may_chown && a.files.attributes == b.files.attributes &&
+           a.files.whole_trees == b.files.whole_trees && a.files.special_modes == b.files.special_modes;
 }
 
 }  // namespace
 
 bool WorkerReach::covers(const HostReach& needed) const {
-    if (needed.reach == Reach::image) return true;
+    if (needed.reach == SandboxProfile::image) return true;
     if (!is_same_kind(reach_, needed)) return false;
     return std::ranges::all_of(needed.files.readable, [&](const auto& path) { return is_in(path, readable_); }) &&
            std::ranges::all_of(needed.files.writable, [&](const auto& path) { return is_one(Place(path), writable_); });

@@ -247,7 +247,7 @@ public:
         const auto tell = [&log = log_](const std::string& text) { log.tell(text); };
         Result<std::unique_ptr<FileSystem>> fs = FileSystem::mount_device(device_, job_.options.volume, tell);
         if (fs || fs.error().code != EROFS || !falls_back(fs.error())) return fs;
-        device_->stop_writing();
+        device_->downgrade_to_read_only();
         return FileSystem::mount_device(device_, job_.options.volume, tell);
     }
     BlockDevice& device() { return *device_; }
@@ -261,9 +261,9 @@ private:
         FileDeviceOptions view;
         view.writable = !options.fs.read_only;
         view.offset = options.offset;
-        view.patience = job_.wait;
-        view.waiting = [&](const std::string& sentence) { log_.tell(sentence + " (--wait)"); };
-        const FindPartition find = job_.options.sandbox ? find_partition_apart : find_partition;
+        view.lock_timeout = job_.wait;
+        view.on_wait = [&](const std::string& sentence) { log_.tell(sentence + " (--wait)"); };
+        const FindPartition find = job_.options.sandbox ? find_partition_in_child : find_partition;
         if (!view.writable)
             if (const std::optional<std::string> warning = mounted_for_writing(job_.image, view.offset, find))
                 log_.tell(*warning);
@@ -273,7 +273,7 @@ private:
     bool falls_back(const Error& error) {
         if (!job_.may_only_read || job_.options.volume.fs.read_only || !is_write_protected(error)) return false;
         job_.options.volume.fs.read_only = true;
-        std::erase(job_.options.volume.given, "rw");  // mount(8) gives it always
+        std::erase(job_.options.volume.given_names, "rw");  // mount(8) gives it always
         why_ = error.what + "; mounted read-only";
         return true;
     }
@@ -308,9 +308,9 @@ Result<void> serve(Job& job, Log& log) {
         const Descriptor asked_to_end{signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)};
         background.prepare();
         share_heap();
-        if (job.options.volume.cache_grows) CacheBudget::of_process().keep_open();
+        if (job.options.volume.cache_grows) CacheMemoryLimit::process_wide().keep_files_open();
         // From here on nothing can be opened, and the image is looked at.
-        if (sandbox) TRY(enter_sandbox(Reach::server));
+        if (sandbox) TRY(enter_sandbox(SandboxProfile::server));
         std::unique_ptr<FileSystem> fs = TRY(opened.mount());
         BlockDevice& image = opened.device();
         opened.let_go();
@@ -330,7 +330,7 @@ Result<void> serve(Job& job, Log& log) {
                     const Stopper stopper(server, supervisor, asked_to_end.fd(), log);
                     served = server.loop();
                     // umount(2) has returned, and whoever called it may look at the image at once.
-                    image.keep_openers_waiting();
+                    image.request_lease();
                 }
             }
             // Usually the kernel has let go. If not, and somebody has killed the supervisor, only a server outside of
@@ -386,7 +386,7 @@ Result<Job> prepare(const MountRequest& request, bool& no_image) {
     job.debug = request.debug;
     job.title = request.image + " on " + job.directory;
     job.may_only_read =
-        request.by_mount_program || std::ranges::find(job.options.volume.given, "rw") == job.options.volume.given.end();
+        request.by_mount_program || std::ranges::find(job.options.volume.given_names, "rw") == job.options.volume.given_names.end();
     job.wait = request.wait;
     return job;
 }

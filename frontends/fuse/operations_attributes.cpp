@@ -30,10 +30,10 @@ int refuse_writing(Server& server, fuse_ino_t node, OpenFile& file) {
     if (mode == O_RDONLY) return 0;
     if (failure == 0) {
         if (mode != O_WRONLY) return 0;
-        const Result<void> may = file.may_begin_writing();
+        const Result<void> may = file.check_can_start_writing();
         return may ? 0 : may.error().code;
     }
-    if (const Result<void> may = file.may_go_on_writing(); !may) return may.error().code;
+    if (const Result<void> may = file.check_can_continue_writing(); !may) return may.error().code;
     server.inodes().note_failure(node, 0);
     return server.inodes().lost(node);  // there is space again, but what could not be kept is told here once
 }
@@ -106,9 +106,9 @@ Result<void> apply(Server& server, Inode& inode, const struct stat& wanted, int 
     // same. Somebody else's write, allocation or copy announces itself like that, too: it takes them when it comes.
     if (which & others || !(which & FUSE_SET_ATTR_SIZE)) {
         AttributeChange change = change_of(wanted, which);
-        change.of_earlier_write = of_earlier_write;
-        change.owner_asked = (which & ~FUSE_SET_ATTR_CTIME) == 0 && owns(inode, who);
-        change.asker_counts = true;
+        change.is_deferred_write_time = of_earlier_write;
+        change.is_chown = (which & ~FUSE_SET_ATTR_CTIME) == 0 && is_owner_or_capable(inode, who);
+        change.checks_setgid = true;
         TRY(server.fs().set_attributes(inode, change, who, false));
     }
     return {};

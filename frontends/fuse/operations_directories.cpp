@@ -30,7 +30,7 @@ void open_directory(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     // Names that the kernel has read it keeps until some change, all by requests of its own. As with a file's contents,
     // what it answers itself moves no access time: whoever's reading is to move it reads anew.
     info->cache_readdir = server.fs().volume().options().fs.atime != AtimePolicy::strict;
-    info->keep_cache = !(file->read_moves_atime() && server.inodes().may_drop_names(node));
+    info->keep_cache = !(file->needs_atime_update() && server.inodes().may_drop_names(node));
     info->fh = server.keep(std::move(file));
     if (fuse_reply_open(request, info) != 0) server.drop(info->fh);
 }
@@ -55,7 +55,7 @@ std::vector<Entry> list(FileSystem& fs, Inode& directory, std::uint64_t cookie, 
         used += (header + entry.name.size() + unit - 1) / unit * unit + (plus ? attributes : 0);
         more = used > room;
         if (more && !entries.empty()) return false;
-        entries.push_back({std::string(entry.name), entry.inode, entry.type, entry.next});
+        entries.push_back({std::string(entry.name), entry.inode, entry.type, entry.next_cookie});
         return !more;
     };
     if (Result<void> read = fs.read_directory(directory, cookie, add, handle.file->flags()); !read)

@@ -32,7 +32,7 @@ Result<void> open_for(Server& server, fuse_req_t request, const InodeRef& inode,
     // the same: the times that its writes set are what the next reader's access is compared with. Where somebody is
     // writing already, or stores through a map, the kernel must not forget it either: it may have no space to be sent
     // to, and a direct read that fills a page of a map would be lost with the page.
-    info.keep_cache = (flags & O_ACCMODE) != O_RDONLY || !file->read_moves_atime() || server.has_writers(*inode);
+    info.keep_cache = (flags & O_ACCMODE) != O_RDONLY || !file->needs_atime_update() || server.has_writers(*inode);
     info.fh = server.keep(std::move(file));
     return {};
 }
@@ -88,7 +88,7 @@ void create_unnamed(fuse_req_t request, fuse_ino_t parent, mode_t mode, fuse_fil
         const Credentials who = credentials_of(request, (mode & S_ISGID) != 0);
         const mode_t regular = static_cast<mode_t>((mode & 07777) | S_IFREG);
         const InodeRef inode =
-            UEXT4_FUSE_TRY(request, server.fs().create_unnamed(*directory, regular, answer.flags, who, false));
+            UEXT4_FUSE_TRY(request, server.fs().create_tmpfile(*directory, regular, answer.flags, who, false));
         reply_created(request, server, *directory, inode, answer, kept_flags(answer.flags), false);
     });
 }
@@ -213,7 +213,7 @@ void note_loss(Server& server, fuse_ino_t node, OpenFile& file, std::uint64_t of
 void note_refusal(Server& server, fuse_ino_t node, OpenFile& file, std::uint64_t offset, ConstBytes bytes,
                   std::size_t done, const Error& why) {
     tell_writers(server, node, why.code);
-    if (why.code == ENOSPC) done += file.write_beyond_space(offset + done, bytes.subspan(done)).value_or(0);
+    if (why.code == ENOSPC) done += file.write_beyond_reserved_space(offset + done, bytes.subspan(done)).value_or(0);
     server.inodes().note_written(node, offset, done);
     if (done < bytes.size()) note_loss(server, node, file, offset + done, bytes.size() - done, why);
     // The kernel drops what it may not have, once this write is over for it: hence not from this thread.
@@ -228,7 +228,7 @@ void note_refusal(Server& server, fuse_ino_t node, OpenFile& file, std::uint64_t
 // The kernel goes by the mode that it remembers, also when it runs a program.
 Result<void> take_set_ids(Server& server, fuse_req_t request, OpenFile& file, bool in_any_case) {
     const std::uint16_t before = file.inode().mode();
-    TRY(server.fs().remove_privileges(file.inode(), changer_of(request, file.inode(), in_any_case)));
+    TRY(server.fs().remove_suid(file.inode(), changer_of(request, file.inode(), in_any_case)));
     if (file.inode().mode() != before)
         fuse_lowlevel_notify_inval_inode(server.session(), node_of(file.inode().number()), -1, 0);
     return {};

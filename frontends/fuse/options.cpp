@@ -44,7 +44,7 @@ Result<MountOptions> parse_mount_options(std::string_view text, bool privileged)
     o.volume = TRY(parse_volume_options(text));
     o.allow_other = privileged;
     o.flags = {"nosuid", "nodev"};
-    for (const std::string& option : o.volume.others) {
+    for (const std::string& option : o.volume.ignored) {
         const std::size_t equals = option.find('=');
         const bool has_value = equals != std::string::npos;
         const std::string_view key = std::string_view(option).substr(0, equals);
@@ -84,11 +84,11 @@ Result<MountOptions> parse_mount_options(std::string_view text, bool privileged)
             return fail(ENOSYS, "option {} is in the table and has no meaning", option);
         }
     }
-    o.volume.others.clear();
-    o.volume.behind_a_cache = true;
+    o.volume.ignored.clear();
+    o.volume.kernel_caches = true;
     // The kernel caches files: the server's cache stays small, unless somebody asks for more.
     const auto is_cache = [](const std::string& option) { return option.starts_with("cache="); };
-    if (std::ranges::none_of(o.volume.given, is_cache)) o.volume.cache_grows = false;
+    if (std::ranges::none_of(o.volume.given_names, is_cache)) o.volume.cache_grows = false;
     return o;
 }
 

@@ -125,7 +125,7 @@ void become(const char* name, const std::string& role, const std::string& mount,
     ignore_signals();
     set_title(name, role, mount);
     // Without it nothing is lost that a mount needs.
-    if (sandbox && !enter_sandbox(Reach::threads)) _exit(0);
+    if (sandbox && !enter_sandbox(SandboxProfile::threads)) _exit(0);
 }
 
 }  // namespace

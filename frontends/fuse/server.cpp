@@ -115,7 +115,7 @@ Result<void> Server::attach(const std::function<Result<int>()>& mount, bool debu
         return fail(error < 0 ? -error : EINVAL, "FUSE does not let its requests be looked at");
     }
     mounted_ = true;
-    fs_.ask_who_keeps([this](const InodeRef& inode) { return inodes_.keep_unlinked(inode); });
+    fs_.set_keep_callback([this](const InodeRef& inode) { return inodes_.keep_unlinked(inode); });
     return {};
 }
 
@@ -235,7 +235,7 @@ Result<void> Server::loop() {
     // libfuse asks for the memory of each request by calloc(3), which does not look where free(3) puts what is this
     // small.
     prepare_heap(size_of_a_request);
-    fs_.when_short_of_space([this] { read_what_is_let_go(); });
+    fs_.set_low_space_callback([this] { read_what_is_let_go(); });
     placement_.place_this_thread();
     fuse_buf buffer{};
     int status = 0;
@@ -279,7 +279,7 @@ void Server::detach() {
         open_to_write_.clear();
     }
     for (OpenHandle* handle : open) delete handle;
-    fs_.ask_who_keeps({});
+    fs_.set_keep_callback({});
     inodes_.clear();
 }
 

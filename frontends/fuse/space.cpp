@@ -98,7 +98,7 @@ std::uint64_t page_size() {
 // Of what the kernel has of the file: bytes that find space, or are kept. The reserve for root is not counted: the
 // kernel sends by itself as well, meanwhile.
 std::uint64_t sure_to_find_a_place(Server& server, Inode& inode) {
-    return round_down(bytes_available(server.fs().volume()) / 2 + server.fs().room_beyond_space(inode) / 2,
+    return round_down(bytes_available(server.fs().volume()) / 2 + server.fs().unreserved_dirty_bytes(inode) / 2,
                       page_size());
 }
 
@@ -230,7 +230,7 @@ Wanted to_be_called_in(Server& server, fuse_ino_t node, OpenFile& file) {
     if ((file.flags() & O_ACCMODE) == O_RDONLY || server.parks() || server.inodes().refused(node) != 0)
         return Wanted::nothing;
     const std::uint64_t left =
-        server.is_space_spoken_for() ? 0 : file.blocks_left() * server.fs().volume().geometry().block_size;
+        server.is_space_spoken_for() ? 0 : file.available_blocks() * server.fs().volume().geometry().block_size;
     if (!is_little(left)) return Wanted::nothing;
     double turn = time_to_ask(server, left);
     if (in_whole_ticks(turn) == 0) turn *= 2;  // it asks before each write

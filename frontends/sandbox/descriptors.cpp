@@ -36,7 +36,7 @@ void close_from_to(int first, int last) {
 
 }  // namespace
 
-void close_all_but(std::vector<int> kept, int first) {
+void close_all_except(std::vector<int> kept, int first) {
     std::ranges::sort(kept);
     for (const int fd : kept) {
         if (fd < first) continue;
@@ -57,7 +57,7 @@ void close_unnamed(const std::vector<std::string>& words) {
             if (std::from_chars(word.data() + number, word.data() + word.size(), fd).ec == std::errc())
                 kept.push_back(fd);
         }
-    close_all_but(std::move(kept), STDERR_FILENO + 1);
+    close_all_except(std::move(kept), STDERR_FILENO + 1);
 }
 
 }  // namespace uext4

@@ -7,7 +7,7 @@
 namespace uext4 {
 
 // All from `first` on that are none of these.
-void close_all_but(std::vector<int> kept, int first);
+void close_all_except(std::vector<int> kept, int first);
 
 // Those beyond the three standard ones that no word of the command line names (/dev/fd/N and its other spellings): a
 // process that has been taken over could use them, and locks would be held as long as it lives.

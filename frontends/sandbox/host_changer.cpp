@@ -64,12 +64,12 @@ int open_file(const std::string& name) {
 }
 
 // What a path leads to. Whether that has a name.
-bool add_what_it_leads_to(std::vector<Place>& places, const std::string& path, Folders& folders) {
-    Place place;
+bool add_what_it_leads_to(std::vector<BlockState>& places, const std::string& path, Folders& folders) {
+    BlockState place;
     place.own = Descriptor(::open(path.c_str(), O_PATH | O_CLOEXEC));
     struct stat info{};
     if (!place.own.is_open() || ::fstat(place.own.fd(), &info) != 0) return true;
-    place.kind = S_ISDIR(info.st_mode) ? Place::folder : S_ISREG(info.st_mode) ? Place::file : Place::special;
+    place.kind = S_ISDIR(info.st_mode) ? BlockState::folder : S_ISREG(info.st_mode) ? BlockState::file : BlockState::special;
     place.device = info.st_dev;
     place.inode = info.st_ino;
     place.path = path;
@@ -82,7 +82,7 @@ bool add_what_it_leads_to(std::vector<Place>& places, const std::string& path, F
             above && !name.empty() && is_same(above->fd(), name, place.own.fd())) {
             place.above = std::move(above);
             place.name = name;
-            if (place.kind == Place::file) place.own = Descriptor();
+            if (place.kind == BlockState::file) place.own = Descriptor();
         }
     }
     places.push_back(std::move(place));
@@ -91,11 +91,11 @@ bool add_what_it_leads_to(std::vector<Place>& places, const std::string& path, F
 
 class Changer {
 public:
-    Changer(std::vector<Place> places, const HostFiles& files)
+    Changer(std::vector<BlockState> places, const HostFiles& files)
         : places_(std::move(places)),
-          give_away_(files.give_away),
+          give_away_(files.may_chown),
           attributes_(files.attributes),
-          trees_(files.trees),
+          trees_(files.whole_trees),
           special_modes_(files.special_modes) {}
 
     [[noreturn]] void serve(int socket) {
@@ -176,17 +176,17 @@ private:
     int refused(const Change& change) const {
         const ChangeRequest& asked = change.request;
         const std::uint32_t permissions = asked.permissions;
-        const Place::Kind place = places_[asked.at.place].kind;
+        const BlockState::Kind place = places_[asked.at.place].kind;
         switch (asked.kind) {
             case ChangeRequest::mode:
                 if (permissions & ~07777u) return EINVAL;
                 if (!special_modes_ && (permissions & ~0777u)) return EPERM;
-                return place == Place::special ? EINVAL : 0;
+                return place == BlockState::special ? EINVAL : 0;
             case ChangeRequest::owner:
             case ChangeRequest::times:
             case ChangeRequest::attribute:
                 if (!(asked.kind == ChangeRequest::owner ? give_away_ : attributes_)) return EPERM;
-                return place == Place::special || permissions != 0 ? EINVAL : 0;
+                return place == BlockState::special || permissions != 0 ? EINVAL : 0;
             case ChangeRequest::release:
             case ChangeRequest::contents: return permissions != 0 ? EINVAL : 0;
             case ChangeRequest::node:
@@ -209,19 +209,19 @@ private:
     bool is_special(const std::string& name) const {
         struct stat info{};
         if (::fstatat(AT_FDCWD, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return false;
-        return std::ranges::any_of(places_, [&](const Place& place) {
-            return place.kind == Place::special && place.device == info.st_dev && place.inode == info.st_ino;
+        return std::ranges::any_of(places_, [&](const BlockState& place) {
+            return place.kind == BlockState::special && place.device == info.st_dev && place.inode == info.st_ino;
         });
     }
-    int for_trees(Place::Kind place) const {
+    int for_trees(BlockState::Kind place) const {
         if (!trees_) return EPERM;
-        return place == Place::file || place == Place::special ? EINVAL : 0;
+        return place == BlockState::file || place == BlockState::special ? EINVAL : 0;
     }
 
     std::int32_t open_contents(std::uint32_t number, const std::string& folder, const std::string& name,
                                Descriptor& contents) {
-        const Place& place = places_[number];
-        if (place.kind == Place::special) {
+        const BlockState& place = places_[number];
+        if (place.kind == BlockState::special) {
             if (!folder.empty() || name != ".") return EINVAL;
             contents = Descriptor(::open(by_descriptor(place.own.fd()).c_str(), to_write & ~O_CREAT));
         } else {
@@ -237,17 +237,17 @@ private:
 
     // To the folder of something in a place. Step by step: no link is followed, and nothing leads upwards.
     int go_to(std::uint32_t number, const std::string& folder, const std::string& name, Target& target) const {
-        const Place& place = places_[number];
-        if (place.kind == Place::special) return EINVAL;
+        const BlockState& place = places_[number];
+        if (place.kind == BlockState::special) return EINVAL;
         target.name = name;
         if (folder.empty() && name == ".") {
             const bool known =
-                place.above && (place.kind != Place::folder || is_same(place.above->fd(), place.name, place.own.fd()));
+                place.above && (place.kind != BlockState::folder || is_same(place.above->fd(), place.name, place.own.fd()));
             if (known) target.name = place.name;
-            else if (place.kind == Place::file) return to_descriptor(place, target);
+            else if (place.kind == BlockState::file) return to_descriptor(place, target);
             return ::fchdir(known ? place.above->fd() : place.own.fd()) == 0 ? 0 : errno;
         }
-        if (!trees_ || place.kind == Place::file) return ENOTDIR;  // nothing lies below a file
+        if (!trees_ || place.kind == BlockState::file) return ENOTDIR;  // nothing lies below a file
         if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos) return EINVAL;
         Descriptor above;
         if (!place.own.is_open()) {
@@ -268,12 +268,12 @@ private:
     static Descriptor step(int from, const std::string& name) {
         return Descriptor(::openat(from, name.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     }
-    static int to_descriptor(const Place& place, Target& target) {
+    static int to_descriptor(const BlockState& place, Target& target) {
         target = {by_descriptor(place.own.fd()), true};
         return 0;
     }
 
-    std::vector<Place> places_;
+    std::vector<BlockState> places_;
     bool give_away_, attributes_, trees_, special_modes_;
     // The file whose contents were asked for last. Somebody else may have taken its name since.
     struct Opened {
@@ -344,8 +344,8 @@ int Change::make_on(int fd) const {
     }
 }
 
-std::vector<Place> open_places(const HostFiles& files) {
-    std::vector<Place> places;
+std::vector<BlockState> open_places(const HostFiles& files) {
+    std::vector<BlockState> places;
     Folders folders;
     for (std::string path : files.writable) {
         const bool slash = path.ends_with('/');
@@ -356,24 +356,24 @@ std::vector<Place> open_places(const HostFiles& files) {
         const auto [folder, name] = parts_of(path);
         // What a file takes the place of is no folder, and a folder's name is no file's.
         const bool is_folder = there && S_ISDIR(info.st_mode);
-        if (!files.trees && (slash || is_folder)) continue;
+        if (!files.whole_trees && (slash || is_folder)) continue;
         if (is_folder ? slash || name.empty() : there && (is_link || !S_ISREG(info.st_mode))) {
             const bool has_name = add_what_it_leads_to(places, path, folders);
             // Of a link to what has no name, and of a device that stays, the name is nothing.
-            if (is_folder || (is_link && !has_name) || (!files.trees && !is_link)) continue;
+            if (is_folder || (is_link && !has_name) || (!files.whole_trees && !is_link)) continue;
         }
         if (name.empty()) continue;
-        Place place;
+        BlockState place;
         place.path = path;
         place.name = name;
         place.above = open_folder(folder, folders);
-        if (files.trees) place.own = Descriptor(::open(path.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        if (files.whole_trees) place.own = Descriptor(::open(path.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
         if (place.above) places.push_back(std::move(place));
     }
     return places;
 }
 
-void serve_changes(int socket, std::vector<Place> places, const HostFiles& files) {
+void serve_changes(int socket, std::vector<BlockState> places, const HostFiles& files) {
     Changer(std::move(places), files).serve(socket);
 }
 

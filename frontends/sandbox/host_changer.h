@@ -17,7 +17,7 @@
 namespace uext4 {
 
 // A place that may be written. Both sides have the same ones in the same order.
-struct Place {
+struct BlockState {
     enum Kind {
         named,    // whatever has this name, in a folder that is open
         folder,   // what a link led to, or a path without a name of its own
@@ -36,7 +36,7 @@ struct Place {
 
 // Of HostFiles::writable: names, but with a slash at the end the folder that is there, by whatever links. What there
 // are no descriptors for is left out, and an error when it is written.
-std::vector<Place> open_places(const HostFiles& files);
+std::vector<BlockState> open_places(const HostFiles& files);
 
 // What goes through the socket, in one message; behind it the bytes of the folder and of the name in it, of those of
 // the other file, of the attribute's name and of its value. The answer is an errno, with a descriptor if contents were
@@ -87,6 +87,6 @@ struct Change {
 };
 
 // In the child: ends it.
-[[noreturn]] void serve_changes(int socket, std::vector<Place> places, const HostFiles& files);
+[[noreturn]] void serve_changes(int socket, std::vector<BlockState> places, const HostFiles& files);
 
 }  // namespace uext4

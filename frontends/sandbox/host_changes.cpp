@@ -36,7 +36,7 @@ std::string without_slashes(std::string path) {
 
 class Asker {
 public:
-    Asker(std::vector<Place> places, int socket, pid_t other)
+    Asker(std::vector<BlockState> places, int socket, pid_t other)
         : places_(std::move(places)), socket_(socket), other_(other) {
         for (std::uint32_t number = 0; number < places_.size(); ++number)
             for (const std::string& known : {places_[number].path, places_[number].real})
@@ -97,7 +97,7 @@ private:
     std::vector<Spot> spots_of(const std::string& path) const {
         std::vector<Spot> out;
         for (const std::uint32_t number : at_or_above(path)) {
-            const Place& place = places_[number];
+            const BlockState& place = places_[number];
             for (const std::string& known : {place.path, place.real}) {
                 Spot spot{number};
                 if (known.empty() || !lies_at(path, known, spot)) continue;
@@ -106,7 +106,7 @@ private:
             }
         }
         // A link before what it leads to.
-        std::ranges::stable_partition(out, [&](const Spot& spot) { return places_[spot.place].kind == Place::named; });
+        std::ranges::stable_partition(out, [&](const Spot& spot) { return places_[spot.place].kind == BlockState::named; });
         return out;
     }
     std::set<std::uint32_t> at_or_above(const std::string& path) const {
@@ -149,9 +149,9 @@ private:
     void prefer_special(std::vector<Spot>& spots, const std::string& path) const {
         struct stat info{};
         const bool there = ::stat(path.c_str(), &info) == 0;
-        const auto is_special = [&](const Spot& spot) { return places_[spot.place].kind == Place::special; };
+        const auto is_special = [&](const Spot& spot) { return places_[spot.place].kind == BlockState::special; };
         const auto is_it = [&](const Spot& spot) {
-            const Place& place = places_[spot.place];
+            const BlockState& place = places_[spot.place];
             return is_special(spot) && there && place.device == info.st_dev && place.inode == info.st_ino;
         };
         if (const auto it = std::ranges::find_if(spots, is_it); it != spots.end()) spots.assign(1, Spot(*it));
@@ -190,7 +190,7 @@ private:
         return -1;
     }
 
-    std::vector<Place> places_;
+    std::vector<BlockState> places_;
     std::map<std::string, std::set<std::uint32_t>> known_;  // by path: which of them
     int socket_;
     pid_t other_;
@@ -234,17 +234,17 @@ void allow_most_descriptors() {
 }
 
 // In the child.
-[[noreturn]] void run_changer(int socket, const HostFiles& files, std::vector<Place> places, pid_t parent) noexcept {
+[[noreturn]] void run_changer(int socket, const HostFiles& files, std::vector<BlockState> places, pid_t parent) noexcept {
     if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != parent) ::_exit(1);
     // What asks the other process to end is not for this one, which ends with it. Its terminal stays: it can be named.
     (void)::setpgid(0, 0);
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::signal(number, SIG_IGN);
     std::vector<int> kept{socket};
-    for (const Place& place : places)
+    for (const BlockState& place : places)
         for (const int number : {place.own.fd(), place.above ? place.above->fd() : -1})
             if (number >= 0) kept.push_back(number);
-    close_all_but(kept, 0);
-    if (!enter_sandbox(Reach::changes, files)) ::_exit(1);
+    close_all_except(kept, 0);
+    if (!enter_sandbox(SandboxProfile::changes, files)) ::_exit(1);
     serve_changes(socket, std::move(places), files);
 }
 
@@ -325,7 +325,7 @@ Result<void> start_host_changes(const HostFiles& files) {
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
         return fail(errno, "sandbox: socketpair: {}", std::strerror(errno));
     allow_most_descriptors();
-    std::vector<Place> places = open_places(files);
+    std::vector<BlockState> places = open_places(files);
     const pid_t parent = ::getpid();
     const pid_t child = ::fork();
     if (child == 0) ::close(ends[0]);  // the end of the other one is told by it
@@ -337,7 +337,7 @@ Result<void> start_host_changes(const HostFiles& files) {
         return fail(error, "sandbox: fork: {}", std::strerror(error));
     }
     // Its descriptors are the other one's.
-    for (Place& place : places) {
+    for (BlockState& place : places) {
         place.own = Descriptor();
         place.above.reset();
     }

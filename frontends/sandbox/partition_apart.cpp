@@ -22,7 +22,7 @@ struct Answer {
 };
 
 Answer answer(int fd, std::uint32_t number, const std::string& name) {
-    const Result<void> apart = enter_sandbox(Reach::table);
+    const Result<void> apart = enter_sandbox(SandboxProfile::table);
     const Result<Partition> found = apart ? find_partition(fd, number, name) : fail(apart.error());
     Answer out;
     if (found) {
@@ -49,7 +49,7 @@ bool read_all(int fd, Answer& out) {
 
 }  // namespace
 
-Result<Partition> find_partition_apart(int fd, std::uint32_t number, const std::string& name) {
+Result<Partition> find_partition_in_child(int fd, std::uint32_t number, const std::string& name) {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) return fail(errno, "{}: no pipe: {}", name, std::strerror(errno));
     const pid_t child = ::fork();

@@ -74,17 +74,17 @@ constexpr unsigned file_capabilities[] = {CAP_DAC_READ_SEARCH, CAP_FSETID};
 constexpr unsigned change_capabilities[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,  CAP_FSETID,
                                             CAP_MKNOD,        CAP_CHOWN,           CAP_SETFCAP, CAP_SYS_ADMIN};
 
-std::vector<unsigned> capabilities_for(Reach reach, const HostFiles& files) {
+std::vector<unsigned> capabilities_for(SandboxProfile reach, const HostFiles& files) {
     switch (reach) {
-        case Reach::sources: return {std::begin(source_capabilities), std::end(source_capabilities)};
-        case Reach::files: return {std::begin(file_capabilities), std::end(file_capabilities)};
-        case Reach::changes: break;
+        case SandboxProfile::sources: return {std::begin(source_capabilities), std::end(source_capabilities)};
+        case SandboxProfile::files: return {std::begin(file_capabilities), std::end(file_capabilities)};
+        case SandboxProfile::changes: break;
         default: return {};
     }
     std::vector<unsigned> out;
     for (const unsigned capability : change_capabilities) {
-        if (capability == CAP_MKNOD && !files.trees) continue;
-        if (capability == CAP_CHOWN && !files.give_away) continue;
+        if (capability == CAP_MKNOD && !files.whole_trees) continue;
+        if (capability == CAP_CHOWN && !files.may_chown) continue;
         if ((capability == CAP_SETFCAP || capability == CAP_SYS_ADMIN) && !files.attributes) continue;
         out.push_back(capability);
     }
@@ -140,10 +140,10 @@ int allow_in_part(const Filter& f) {
     return bad;
 }
 
-int allow_files(const Filter& f, Reach reach) {
+int allow_files(const Filter& f, SandboxProfile reach) {
     int bad = 0;
     for (const int call : source_calls) bad |= allow(f, call);
-    if (reach == Reach::files) return bad | allow(f, SCMP_SYS(recvmsg));
+    if (reach == SandboxProfile::files) return bad | allow(f, SCMP_SYS(recvmsg));
     constexpr scmp_datum_t writing = O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND | O_TMPFILE;
     constexpr scmp_datum_t changing = writing & ~static_cast<scmp_datum_t>(O_DIRECTORY);  // a part of O_TMPFILE
     bad |= allow(f, SCMP_SYS(open), SCMP_A1(SCMP_CMP_MASKED_EQ, changing, O_RDONLY));
@@ -151,7 +151,7 @@ int allow_files(const Filter& f, Reach reach) {
     return bad;
 }
 
-Result<void> filter_calls(Reach reach, const HostFiles& files) {
+Result<void> filter_calls(SandboxProfile reach, const HostFiles& files) {
     const Filter f(seccomp_init(SCMP_ACT_ERRNO(EPERM)));
     if (!f) return fail(ENOMEM, "sandbox: no filter");
     int bad = seccomp_attr_set(f.get(), SCMP_FLTATR_CTL_TSYNC, 1);
@@ -159,14 +159,14 @@ Result<void> filter_calls(Reach reach, const HostFiles& files) {
     // would hang.
     bad |= seccomp_attr_set(f.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
     for (const int call : plain_calls) bad |= allow(f, call);
-    if (reach == Reach::files || reach == Reach::sources) bad |= allow_files(f, reach);
-    if (reach == Reach::changes)
+    if (reach == SandboxProfile::files || reach == SandboxProfile::sources) bad |= allow_files(f, reach);
+    if (reach == SandboxProfile::changes)
         for (const int call : change_calls) bad |= allow(f, call);
-    if (reach == Reach::changes && files.trees)
+    if (reach == SandboxProfile::changes && files.whole_trees)
         for (const int call : tree_calls) bad |= allow(f, call);
-    if (reach == Reach::server) bad |= allow(f, SCMP_SYS(recvmsg));
-    if (reach == Reach::table) bad |= allow(f, SCMP_SYS(newfstatat), SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH));
-    if (reach == Reach::threads) {
+    if (reach == SandboxProfile::server) bad |= allow(f, SCMP_SYS(recvmsg));
+    if (reach == SandboxProfile::table) bad |= allow(f, SCMP_SYS(newfstatat), SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH));
+    if (reach == SandboxProfile::threads) {
         for (const int call : thread_calls) bad |= allow(f, call);
         bad |= allow(f, SCMP_SYS(sched_setscheduler), SCMP_A1(SCMP_CMP_EQ, SCHED_IDLE));
         bad |= allow(f, SCMP_SYS(tgkill), SCMP_A2(SCMP_CMP_EQ, 0));  // asks whether a thread is there
@@ -229,16 +229,16 @@ void settle_output() { std::setvbuf(stdout, nullptr, ::isatty(STDOUT_FILENO) == 
 
 }  // namespace
 
-Result<void> keep_capabilities(std::span<const unsigned> wanted) { return limit_capabilities(wanted); }
+Result<void> drop_capabilities_except(std::span<const unsigned> wanted) { return limit_capabilities(wanted); }
 
-Result<void> enter_sandbox(Reach reach, const HostFiles& files) {
+Result<void> enter_sandbox(SandboxProfile reach, const HostFiles& files) {
     if (entered.load()) return {};
     const std::vector<unsigned> kept = capabilities_for(reach, files);
-    if (reach != Reach::threads && reach != Reach::changes) settle_output();
+    if (reach != SandboxProfile::threads && reach != SandboxProfile::changes) settle_output();
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return fail(errno, "sandbox: {}", std::strerror(errno));
     if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return fail(errno, "sandbox: {}", std::strerror(errno));
-    if (reach == Reach::files) TRY(start_host_changes(files));
-    const bool with_files = reach == Reach::files || reach == Reach::sources;
+    if (reach == SandboxProfile::files) TRY(start_host_changes(files));
+    const bool with_files = reach == SandboxProfile::files || reach == SandboxProfile::sources;
     TRY(limit_capabilities(kept));
     TRY(check_other_threads(kept, with_files));
     if (with_files) TRY(limit_files(files));

@@ -11,10 +11,10 @@
 namespace uext4 {
 
 // Of what the calling thread has it keeps these, effective and permitted, and nothing to inherit.
-Result<void> keep_capabilities(std::span<const unsigned> wanted);
+Result<void> drop_capabilities_except(std::span<const unsigned> wanted);
 
 // What the process still has to reach besides the image.
-enum class Reach {
+enum class SandboxProfile {
     image,    // nothing: no new files, no names
     table,    // the same, but descriptors may be asked about by fstat(3), which could name a file as well
     server,   // what another process passes it by a socket that it has
@@ -29,9 +29,9 @@ enum class Reach {
 // are none.
 struct HostFiles {
     std::vector<std::string> readable, writable;
-    bool give_away = false;      // to other owners
+    bool may_chown = false;      // to other owners
     bool attributes = false;     // with times, and attributes of whatever kind
-    bool trees = false;          // whatever lies below, and is made or removed there; else nothing but files
+    bool whole_trees = false;          // whatever lies below, and is made or removed there; else nothing but files
     bool special_modes = false;  // set-id and sticky bits, on what is made and what is there
 };
 
@@ -39,7 +39,7 @@ struct HostFiles {
 // Refused where another thread has capabilities, which nobody can take from it, and, with files of the host, where
 // there is another thread at all. A second call does nothing. Where no names are left, files are known by descriptor
 // only, and by the system call fstat: fstat(3) names them to the kernel.
-Result<void> enter_sandbox(Reach reach = Reach::image, const HostFiles& files = {});
+Result<void> enter_sandbox(SandboxProfile reach = SandboxProfile::image, const HostFiles& files = {});
 bool in_sandbox();
 
 }  // namespace uext4

@@ -12,10 +12,10 @@ using test::must;
 using test::TestSpace;
 
 // Takes every free cluster: nothing that is free escapes the next question.
-std::vector<Grant> take_all(TestSpace& space) {
-    std::vector<Grant> all;
+std::vector<Allocation> take_all(TestSpace& space) {
+    std::vector<Allocation> all;
     for (;;) {
-        Result<Grant> g = space.allocator->grant(BlockNr(0), 1u << 20, nullptr, true);
+        Result<Allocation> g = space.allocator->allocate(BlockNr(0), 1u << 20, nullptr, true);
         if (!g) return all;
         all.push_back(std::move(*g));
     }
@@ -27,7 +27,7 @@ TEST(AllocDamage, ABadDescriptorCanBeMetByAnyGroupFirst) {
     // Group 1's, in the block that group 0's is read from first.
     space.poke(place.block, place.offset + space.geometry.desc_size + 3, [](std::byte) { return std::byte{0xFF}; });
     space.reopen(true);
-    EXPECT_TRUE(space.allocator->place_of(InodeNr(2)));
+    EXPECT_TRUE(space.allocator->locate_inode(InodeNr(2)));
     EXPECT_GT(space.allocator->counts().free_blocks, 0u);
 }
 
@@ -36,9 +36,9 @@ TEST(AllocDamage, ABadBitmapCostsItsOwnGroupOnly) {
     const GroupNr bad(0);  // in use since mke2fs, so that its bitmap is read
     space.poke(space.block_bitmap(bad), 700, [](std::byte b) { return b ^ std::byte{1}; });
     space.reopen();
-    const std::vector<Grant> all = take_all(space);
+    const std::vector<Allocation> all = take_all(space);
     ASSERT_FALSE(all.empty());
-    for (const Grant& g : all) EXPECT_NE(space.geometry.group_of(g.first()), bad);
+    for (const Allocation& g : all) EXPECT_NE(space.geometry.group_of(g.first()), bad);
 }
 
 // Without checksums only what must be in use tells a bitmap from nonsense with the right count.
@@ -55,11 +55,11 @@ TEST(AllocDamage, ABitmapThatCallsTheFileSystemsOwnFreeIsNotUsed) {
         });
     space.reopen();
     std::vector<std::string> told;
-    space.allocator->set_on_damage([&](const Error& e) {
+    space.allocator->set_corruption_callback([&](const Error& e) {
         told.push_back(e.what);
         return true;
     });
-    for (const Grant& g : take_all(space)) EXPECT_NE(space.geometry.group_of(g.first()), copies);
+    for (const Allocation& g : take_all(space)) EXPECT_NE(space.geometry.group_of(g.first()), copies);
     ASSERT_EQ(told.size(), 1u);
     EXPECT_NE(told[0].find("group 1: block bitmap: block 8193, of the file system's own"), std::string::npos)
         << told[0];
@@ -68,13 +68,13 @@ TEST(AllocDamage, ABitmapThatCallsTheFileSystemsOwnFreeIsNotUsed) {
 TEST(AllocDamage, ABitmapThatCallsTheLogFreeIsNotUsed) {
     TestSpace space("-t ext4 -b 1024 -O ^metadata_csum,^uninit_bg");
     const BlockNr log = space.geometry.first_block(GroupNr(2)) + 4000;
-    space.allocator->set_log({BlockRun{log, 16}});
+    space.allocator->set_journal_blocks({BlockRun{log, 16}});
     std::vector<std::string> told;
-    space.allocator->set_on_damage([&](const Error& e) {
+    space.allocator->set_corruption_callback([&](const Error& e) {
         told.push_back(e.what);
         return true;
     });
-    for (const Grant& g : take_all(space)) EXPECT_NE(space.geometry.group_of(g.first()), GroupNr(2));
+    for (const Allocation& g : take_all(space)) EXPECT_NE(space.geometry.group_of(g.first()), GroupNr(2));
     ASSERT_EQ(told.size(), 1u);
     EXPECT_NE(told[0].find(fmt::format("block {}", log)), std::string::npos) << told[0];
 }
@@ -83,11 +83,11 @@ TEST(AllocDamage, WhoeverHearsOfDamageMayStopAllocation) {
     TestSpace space("-t ext4 -b 1024 -O ^flex_bg");
     space.poke(space.block_bitmap(GroupNr(0)), 700, [](std::byte b) { return b ^ std::byte{1}; });
     space.reopen();
-    space.allocator->set_on_damage([](const Error&) { return false; });
-    const Result<Grant> first = space.allocator->grant(space.geometry.first_block(GroupNr(0)), 1, nullptr, false);
+    space.allocator->set_corruption_callback([](const Error&) { return false; });
+    const Result<Allocation> first = space.allocator->allocate(space.geometry.first_block(GroupNr(0)), 1, nullptr, false);
     ASSERT_FALSE(first);
     EXPECT_EQ(first.error().code, EUCLEAN);
-    const Result<Grant> second = space.allocator->grant(space.geometry.first_block(GroupNr(1)), 1, nullptr, false);
+    const Result<Allocation> second = space.allocator->allocate(space.geometry.first_block(GroupNr(1)), 1, nullptr, false);
     ASSERT_FALSE(second);
     EXPECT_EQ(second.error().code, EROFS);
     Handle handle = space.start();
@@ -103,7 +103,7 @@ TEST(AllocDamage, InodesOfATableBlockThatCannotBeReadAreLeftAlone) {
     // Inodes 9 to 12: 12 is the first that anybody gets, and 11 (lost+found) is there.
     space.device->unreadable = (space.inode_table(GroupNr(0)) + 2).value * 1024;
     unsigned told = 0;
-    space.allocator->set_on_damage([&](const Error& e) {
+    space.allocator->set_corruption_callback([&](const Error& e) {
         EXPECT_EQ(e.code, EIO) << e.what;
         ++told;
         return true;
@@ -115,7 +115,7 @@ TEST(AllocDamage, InodesOfATableBlockThatCannotBeReadAreLeftAlone) {
     }
     EXPECT_EQ(told, 1u);
     EXPECT_EQ(space.allocator->counts().free_inodes, free - 1);
-    EXPECT_FALSE(must(space.allocator->inode_in_use(InodeNr(14))));
+    EXPECT_FALSE(must(space.allocator->is_inode_used(InodeNr(14))));
     space.device->unreadable.reset();
     {
         Handle handle = space.start();
@@ -128,8 +128,8 @@ TEST(AllocDamage, ABadInodeBitmapLeavesTheBlocksUsable) {
     TestSpace space("-t ext4 -b 1024 -O ^flex_bg");
     space.poke(space.inode_bitmap(GroupNr(0)), 5, [](std::byte b) { return b ^ std::byte{1}; });
     space.reopen();
-    EXPECT_FALSE(space.allocator->inode_in_use(InodeNr(11)));
-    const Result<Grant> g = space.allocator->grant(space.geometry.first_block(GroupNr(0)), 1, nullptr, false);
+    EXPECT_FALSE(space.allocator->is_inode_used(InodeNr(11)));
+    const Result<Allocation> g = space.allocator->allocate(space.geometry.first_block(GroupNr(0)), 1, nullptr, false);
     ASSERT_TRUE(g);
     EXPECT_EQ(space.geometry.group_of(g->first()), GroupNr(0));
 }
@@ -144,10 +144,10 @@ TEST(AllocDamage, FreeRefusesARangeAroundSystemBlocks) {
             g = GroupNr(n), bitmap = b;
     ASSERT_TRUE(bitmap) << "mke2fs put no bitmap in the middle of a group";
     // Everything in use, so that only whose blocks they are can be wrong.
-    std::vector<Grant> all = take_all(space);
-    for (Grant& one : all) {
+    std::vector<Allocation> all = take_all(space);
+    for (Allocation& one : all) {
         Handle handle = space.start();
-        must(space.allocator->publish(handle, one));
+        must(space.allocator->mark_used(handle, one));
     }
     const BlockNr from = bitmap - 1;
     BlockNr to = bitmap;
@@ -162,13 +162,13 @@ TEST(AllocDamage, FreeRefusesARangeAroundSystemBlocks) {
 
 TEST(AllocDamage, FreeRefusesToBeginInsideACluster) {
     TestSpace space("-t ext4 -b 4096 -O bigalloc -C 65536");
-    Grant g = must(space.allocator->grant(BlockNr(0), 64, nullptr, false));
+    Allocation g = must(space.allocator->allocate(BlockNr(0), 64, nullptr, false));
     const BlockNr first = g.first();
     ASSERT_GE(g.count(), 32u);
     const std::uint64_t count = g.count();
     {
         Handle handle = space.start();
-        must(space.allocator->publish(handle, g));
+        must(space.allocator->mark_used(handle, g));
     }
     {
         Handle handle = space.start();
@@ -197,12 +197,12 @@ TEST(AllocThreads, AClaimHoldsWhileFreeSpaceIsTrimmed) {
     std::atomic<bool> stop{false};
     std::atomic<unsigned> broken{0};
     Thread trimmer("trimmer", [&] {
-        while (!stop.load()) must(space.allocator->discard_free(1));
+        while (!stop.load()) must(space.allocator->trim(1));
     });
     for (int i = 0; i < 400; ++i) {
-        Result<Claim> claim = space.allocator->claim(64, false);
+        Result<DelallocReservation> claim = space.allocator->reserve(64, false);
         if (!claim) continue;
-        if (!space.allocator->grant(BlockNr(0), 1, &*claim, false)) ++broken;
+        if (!space.allocator->allocate(BlockNr(0), 1, &*claim, false)) ++broken;
     }
     stop.store(true);
     trimmer.join();

@@ -17,10 +17,10 @@ TEST(AllocOpen, FreeRefusesSystemBlocksInTheMiddle) {
     ASSERT_FALSE(space.allocator->is_system_block(first) || space.allocator->is_system_block(last));
     // Every free block is taken, so that all of the range is in use.
     for (;;) {
-        Result<Grant> grant = space.allocator->grant(first, 1000, nullptr, true);
+        Result<Allocation> grant = space.allocator->allocate(first, 1000, nullptr, true);
         if (!grant) break;
         Handle handle = space.start();
-        must(space.allocator->publish(handle, *grant));
+        must(space.allocator->mark_used(handle, *grant));
     }
     Handle handle = space.start();
     const auto freed = space.allocator->free(handle, first, last - first + 1);
@@ -53,10 +53,10 @@ TEST_P(OldCounters, AreNotTold) {
 
 TEST_P(OldCounters, PromiseNothingThatIsNotThere) {
     set(before.free_blocks + 1000, before.inodes);
-    const auto more = space.allocator->claim(before.free_blocks + 1, true);
+    const auto more = space.allocator->reserve(before.free_blocks + 1, true);
     ASSERT_FALSE(more);
     EXPECT_EQ(more.error().code, ENOSPC);
-    EXPECT_TRUE(space.allocator->claim(before.free_blocks, true));
+    EXPECT_TRUE(space.allocator->reserve(before.free_blocks, true));
 }
 
 TEST_P(OldCounters, AreMendedByTheFirstChange) {
@@ -64,8 +64,8 @@ TEST_P(OldCounters, AreMendedByTheFirstChange) {
     {
         Handle handle = space.start();
         must(space.allocator->allocate_inode(handle, InodeNr(2), false));
-        Grant grant = must(space.allocator->grant(space.geometry.first_block(GroupNr(1)), 1, nullptr, true));
-        must(space.allocator->publish(handle, grant));
+        Allocation grant = must(space.allocator->allocate(space.geometry.first_block(GroupNr(1)), 1, nullptr, true));
+        must(space.allocator->mark_used(handle, grant));
     }
     EXPECT_EQ(space.allocator->super_free_blocks(), before.free_blocks - 1);
     EXPECT_EQ(space.allocator->super_free_inodes(), before.free_inodes - 1);
@@ -76,9 +76,9 @@ TEST_P(OldCounters, AreMendedByAFirstFreeing) {
     const BlockNr at = space.geometry.first_block(GroupNr(1)) + 5000;
     {
         Handle handle = space.start();
-        Grant grant = must(space.allocator->grant(at, 8, nullptr, true));
+        Allocation grant = must(space.allocator->allocate(at, 8, nullptr, true));
         ASSERT_EQ(grant.first(), at);
-        must(space.allocator->publish(handle, grant));
+        must(space.allocator->mark_used(handle, grant));
     }
     space.commit();
     must(space.journal->checkpoint_all());
@@ -112,16 +112,16 @@ TEST(AllocOpen, ClaimsHoldDuringDiscard) {
     std::string why;
     space.device->on_discard = [&](std::uint64_t, std::uint64_t) {
         if (std::exchange(tried, true)) return;
-        Result<Claim> all = space.allocator->claim(space.allocator->counts().free_blocks, true);
+        Result<DelallocReservation> all = space.allocator->reserve(space.allocator->counts().free_blocks, true);
         if (!all) return;
-        std::vector<Grant> grants;
+        std::vector<Allocation> grants;
         while (granted && all->clusters()) {
-            Result<Grant> g = space.allocator->grant(BlockNr(0), all->clusters(), &*all, true);
+            Result<Allocation> g = space.allocator->allocate(BlockNr(0), all->clusters(), &*all, true);
             if (g) grants.push_back(std::move(*g));
             else granted = false, why = g.error().what;
         }
     };
-    must(space.allocator->discard_free(1));
+    must(space.allocator->trim(1));
     EXPECT_TRUE(tried);
     EXPECT_TRUE(granted) << why;
     space.device->on_discard = nullptr;
@@ -135,9 +135,9 @@ TEST(AllocOpen, BitmapThatLacksSystemBlocksIsNotUsed) {
     space.poke(space.block_bitmap(g), inside / 8,
                [&](std::byte b) { return b & ~(std::byte{1} << static_cast<int>(inside % 8)); });
     space.reopen();
-    std::vector<Grant> all;
+    std::vector<Allocation> all;
     for (;;) {
-        Result<Grant> grant = space.allocator->grant(space.inode_table(g), 1000, nullptr, true);
+        Result<Allocation> grant = space.allocator->allocate(space.inode_table(g), 1000, nullptr, true);
         if (!grant) break;
         for (std::uint64_t i = 0; i < grant->count(); ++i)
             ASSERT_FALSE(space.allocator->is_system_block(grant->first() + i))
@@ -152,13 +152,13 @@ TEST(AllocOpen, BitmapReadAgainIsCheckedAgain) {
     const GroupNr g(1);
     auto use = [&] {
         Handle handle = space.start();
-        Grant grant = must(space.allocator->grant(space.geometry.first_block(g) + 4000, 4, nullptr, true));
-        return space.allocator->publish(handle, grant);
+        Allocation grant = must(space.allocator->allocate(space.geometry.first_block(g) + 4000, 4, nullptr, true));
+        return space.allocator->mark_used(handle, grant);
     };
     must(use());
     space.commit();
     must(space.journal->checkpoint_all());
-    space.buffers->drop_all_clean();
+    space.buffers->invalidate_all_clean();
     space.poke(space.block_bitmap(g), 1000, [](std::byte b) { return b ^ std::byte{0x10}; });
     const auto again = use();
     ASSERT_FALSE(again) << "the damaged bitmap was taken and summed anew";
@@ -172,8 +172,8 @@ TEST(AllocOpen, DamagedDescriptorCostsOneGroup) {
     const auto place = space.geometry.descriptor_place(bad);
     space.poke(place.block, place.offset + 0x1E, [](std::byte b) { return b ^ std::byte{1}; });  // bg_checksum
     space.reopen();
-    const Result<Grant> grant =
-        space.allocator->grant(space.geometry.first_block(GroupNr(5)) + 4000, 10, nullptr, true);
+    const Result<Allocation> grant =
+        space.allocator->allocate(space.geometry.first_block(GroupNr(5)) + 4000, 10, nullptr, true);
     ASSERT_TRUE(grant) << grant.error().what;
     const BlockNr start = space.geometry.first_block(bad);
     EXPECT_TRUE(grant->first() < start || grant->first().value >= start.value + space.geometry.blocks_per_group);
@@ -183,11 +183,11 @@ TEST(AllocOpen, DamagedDescriptorCostsOneGroup) {
 TEST(AllocOpen, FallsBackToTheLongestRun) {
     TestSpace space("-t ext4 -b 1024 -O ^flex_bg");
     // Group 2 is cut into pieces of 9 blocks, group 4 keeps a run of thousands; 8000 are in no group.
-    std::vector<Grant> held;
+    std::vector<Allocation> held;
     const BlockNr start = space.geometry.first_block(GroupNr(2));
     for (std::uint64_t at = 600; at < space.geometry.blocks_per_group - 10; at += 10)
-        held.push_back(must(space.allocator->grant(start + at, 1, nullptr, true)));
-    const Grant grant = must(space.allocator->grant(start + 601, 8100, nullptr, true));
+        held.push_back(must(space.allocator->allocate(start + at, 1, nullptr, true)));
+    const Allocation grant = must(space.allocator->allocate(start + 601, 8100, nullptr, true));
     EXPECT_GT(grant.count(), 4000u);
 }
 

@@ -16,10 +16,10 @@ using test::must;
 using test::TestSpace;
 
 BlockRun publish(TestSpace& space, BlockNr goal, std::uint64_t blocks) {
-    Grant grant = must(space.allocator->grant(goal, blocks, nullptr, false));
+    Allocation grant = must(space.allocator->allocate(goal, blocks, nullptr, false));
     const BlockRun run{grant.first(), grant.count()};
     Handle handle = space.start();
-    must(space.allocator->publish(handle, grant));
+    must(space.allocator->mark_used(handle, grant));
     return run;
 }
 
@@ -31,11 +31,11 @@ void free_blocks(TestSpace& space, const BlockRun& run) {
 TEST(AllocRules, GrantTouchesNoDisk) {
     TestSpace space("-t ext4 -b 1024");
     const auto before = space.allocator->super_free_blocks();
-    Grant grant = must(space.allocator->grant(BlockNr(9000), 64, nullptr, false));
+    Allocation grant = must(space.allocator->allocate(BlockNr(9000), 64, nullptr, false));
     EXPECT_EQ(grant.count(), 64u);
     EXPECT_EQ(space.allocator->super_free_blocks(), before);
     EXPECT_EQ(space.allocator->counts().free_blocks, before - 64);
-    Grant front = grant.split_front(10);
+    Allocation front = grant.split_front(10);
     EXPECT_EQ(front.count() + grant.count(), 64u);
     EXPECT_EQ(front.first() + 10, grant.first());
     front.release();
@@ -50,7 +50,7 @@ TEST(AllocRules, FreedSpaceWaitsForItsCommit) {
     const BlockRun run = publish(space, BlockNr(9000), 100);
     space.commit();
     const std::uint64_t free = space.allocator->counts().free_blocks;
-    const std::uint64_t given_back = space.allocator->times_given_back();
+    const std::uint64_t given_back = space.allocator->free_count_generation();
     Tid tid = 0;
     {
         Handle handle = space.start();
@@ -58,20 +58,20 @@ TEST(AllocRules, FreedSpaceWaitsForItsCommit) {
         must(space.allocator->free(handle, run.first, run.count));
     }
     EXPECT_EQ(space.allocator->counts().free_blocks, free + 100) << "it counts as free";
-    if (!space.journal->durable(tid)) {
-        EXPECT_TRUE(space.allocator->has_space_later());
-        EXPECT_FALSE(space.allocator->claim(free + 1, true)) << "and is nobody's yet";
-        EXPECT_TRUE(space.allocator->claim(free, true));
+    if (!space.journal->is_durable(tid)) {
+        EXPECT_TRUE(space.allocator->has_pending_free());
+        EXPECT_FALSE(space.allocator->reserve(free + 1, true)) << "and is nobody's yet";
+        EXPECT_TRUE(space.allocator->reserve(free, true));
         EXPECT_EQ(space.allocator->super_free_blocks(), free + 100);
-        const Grant other = must(space.allocator->grant(run.first, 100, nullptr, false));
+        const Allocation other = must(space.allocator->allocate(run.first, 100, nullptr, false));
         EXPECT_TRUE(other.first().value >= run.first.value + run.count ||
                     other.first().value + other.count() <= run.first.value);
     }
     space.commit();
-    EXPECT_FALSE(space.allocator->has_space_later());
-    EXPECT_GT(space.allocator->times_given_back(), given_back);
+    EXPECT_FALSE(space.allocator->has_pending_free());
+    EXPECT_GT(space.allocator->free_count_generation(), given_back);
     EXPECT_EQ(space.allocator->counts().free_blocks, free + 100);
-    const Grant again = must(space.allocator->grant(run.first, 100, nullptr, false));
+    const Allocation again = must(space.allocator->allocate(run.first, 100, nullptr, false));
     EXPECT_EQ(again.first(), run.first);
 }
 
@@ -96,19 +96,19 @@ TEST(AllocRules, ReserveIsForThePrivileged) {
     TestSpace space("-t ext4 -b 4096 -m 10");
     const SpaceCounts counts = space.allocator->counts();
     EXPECT_EQ(counts.free_blocks - counts.available_blocks, space.geometry.reserved_blocks);
-    Claim all = must(space.allocator->claim(counts.available_blocks, false));
-    EXPECT_EQ(space.allocator->claimed_clusters(), counts.available_blocks);
-    EXPECT_EQ(space.allocator->claim(1, false).error().code, ENOSPC);
-    EXPECT_EQ(space.allocator->grant(BlockNr(0), 1, nullptr, false).error().code, ENOSPC);
-    Claim root = must(space.allocator->claim(space.geometry.reserved_blocks, true));
-    EXPECT_EQ(space.allocator->claim(1, true).error().code, ENOSPC);
-    root.give_back(5);
+    DelallocReservation all = must(space.allocator->reserve(counts.available_blocks, false));
+    EXPECT_EQ(space.allocator->reserved_clusters(), counts.available_blocks);
+    EXPECT_EQ(space.allocator->reserve(1, false).error().code, ENOSPC);
+    EXPECT_EQ(space.allocator->allocate(BlockNr(0), 1, nullptr, false).error().code, ENOSPC);
+    DelallocReservation root = must(space.allocator->reserve(space.geometry.reserved_blocks, true));
+    EXPECT_EQ(space.allocator->reserve(1, true).error().code, ENOSPC);
+    root.release_part(5);
     all.merge(std::move(root));
     EXPECT_EQ(space.allocator->counts().free_blocks, 5u);
     // What was promised is there, to the last block.
-    std::vector<Grant> grants;
-    while (all.clusters()) grants.push_back(must(space.allocator->grant(BlockNr(0), 4000, &all, false)));
-    EXPECT_EQ(space.allocator->claimed_clusters(), 0u);
+    std::vector<Allocation> grants;
+    while (all.clusters()) grants.push_back(must(space.allocator->allocate(BlockNr(0), 4000, &all, false)));
+    EXPECT_EQ(space.allocator->reserved_clusters(), 0u);
     grants.clear();
     EXPECT_EQ(space.allocator->counts().free_blocks, counts.free_blocks);
 }
@@ -119,31 +119,31 @@ TEST(AllocRules, AvoidedBlocksAreTheLastOnes) {
         Allocator& a = *space.allocator;
         const SpaceCounts before = a.counts();
         const std::uint64_t ratio = space.geometry.cluster_ratio;
-        Grant grant = must(a.grant(BlockNr(9000), 64, nullptr, false));
+        Allocation grant = must(a.allocate(BlockNr(9000), 64, nullptr, false));
         const BlockNr bad = grant.first(), behind = bad + grant.count();
         a.avoid(std::move(grant));
-        EXPECT_EQ(a.granted_clusters(), 0u);
+        EXPECT_EQ(a.allocated_clusters(), 0u);
         EXPECT_EQ(a.counts().free_blocks, before.free_blocks) << "they are free";
-        a.bound_avoided();
-        const auto apart = [&](const Grant& other) {
+        a.trim_avoided();
+        const auto apart = [&](const Allocation& other) {
             return other.first() >= behind || other.first() + other.count() <= bad;
         };
-        EXPECT_TRUE(apart(must(a.grant(bad, 64, nullptr, false))));
-        Claim most = must(a.claim((before.free_blocks - 64) / ratio, true));
-        std::vector<Grant> grants;
+        EXPECT_TRUE(apart(must(a.allocate(bad, 64, nullptr, false))));
+        DelallocReservation most = must(a.reserve((before.free_blocks - 64) / ratio, true));
+        std::vector<Allocation> grants;
         while (most.clusters()) {
-            grants.push_back(must(a.grant(bad, 4000, &most, true)));
+            grants.push_back(must(a.allocate(bad, 4000, &most, true)));
             EXPECT_TRUE(apart(grants.back()));
         }
         // Nothing else is left.
-        EXPECT_FALSE(a.claim(64 / ratio + 1, true));
-        Grant last = must(a.grant(bad, 64, nullptr, true));
+        EXPECT_FALSE(a.reserve(64 / ratio + 1, true));
+        Allocation last = must(a.allocate(bad, 64, nullptr, true));
         EXPECT_EQ(last.first(), bad);
         EXPECT_EQ(last.count(), 64u);
-        EXPECT_FALSE(a.claim(1, true));
+        EXPECT_FALSE(a.reserve(1, true));
         last.release(), grants.clear();
         EXPECT_EQ(a.counts().free_blocks, before.free_blocks);
-        EXPECT_EQ(a.claimed_clusters() + a.granted_clusters(), 0u);
+        EXPECT_EQ(a.reserved_clusters() + a.allocated_clusters(), 0u);
         space.judge();
     }
 }
@@ -157,32 +157,32 @@ TEST(AllocRules, ARefusedBlockIsHadAgain) {
         Allocator& a = *space.allocator;
         const BlockRun run = publish(space, BlockNr(9000), 1);
         space.commit();
-        const std::uint64_t free = a.counts().free_blocks, given_back = a.times_given_back();
+        const std::uint64_t free = a.counts().free_blocks, given_back = a.free_count_generation();
         std::shared_ptr<const void> held;
         {
             Handle handle = space.start();
-            held = must(a.free_after_use(handle, run.first, Allocator::AfterUse::avoided));
+            held = must(a.free_when_unused(handle, run.first, Allocator::Reuse::avoid));
         }
         EXPECT_EQ(a.counts().free_blocks, free + 1) << "it counts as free";
         if (held_longer) space.commit();
         else held.reset();
-        EXPECT_TRUE(a.has_space_later());
-        EXPECT_FALSE(a.claim(free + 1, true)) << "and is nobody's yet";
+        EXPECT_TRUE(a.has_pending_free());
+        EXPECT_FALSE(a.reserve(free + 1, true)) << "and is nobody's yet";
         if (held_longer) held.reset();
         else space.commit();
-        ASSERT_FALSE(a.has_space_later()) << "it never comes back";
-        EXPECT_GT(a.times_given_back(), given_back);
+        ASSERT_FALSE(a.has_pending_free()) << "it never comes back";
+        EXPECT_GT(a.free_count_generation(), given_back);
         EXPECT_EQ(a.counts().free_blocks, free + 1);
-        std::vector<Grant> others;
-        for (Claim most = must(a.claim(free, true)); most.clusters();) {
-            others.push_back(must(a.grant(run.first, 4000, &most, true)));
+        std::vector<Allocation> others;
+        for (DelallocReservation most = must(a.reserve(free, true)); most.clusters();) {
+            others.push_back(must(a.allocate(run.first, 4000, &most, true)));
             EXPECT_TRUE(others.back().first() > run.first ||
                         others.back().first() + others.back().count() <= run.first);
         }
         // Nothing else is left.
-        const Grant last = must(a.grant(run.first, 1, nullptr, true));
+        const Allocation last = must(a.allocate(run.first, 1, nullptr, true));
         EXPECT_EQ(last.first(), run.first);
-        EXPECT_FALSE(a.claim(1, true));
+        EXPECT_FALSE(a.reserve(1, true));
     }
 }
 
@@ -192,28 +192,28 @@ TEST(AllocRules, AvoidedBlocksAreASmallPartOfWhatIsFree) {
     const std::uint64_t free = a.counts().free_blocks;
     BlockNr oldest;
     for (std::uint64_t n = 0; n < free / 2;) {
-        Grant grant = must(a.grant(BlockNr(9000), 512, nullptr, false));
+        Allocation grant = must(a.allocate(BlockNr(9000), 512, nullptr, false));
         if (!oldest) oldest = grant.first();
         n += grant.count();
         a.avoid(std::move(grant));
     }
-    a.bound_avoided();
-    Claim all = must(a.claim(free - free / 16 - 512, true));
-    EXPECT_EQ(must(a.grant(oldest, 512, &all, true)).first(), oldest) << "the oldest become as any other";
+    a.trim_avoided();
+    DelallocReservation all = must(a.reserve(free - free / 16 - 512, true));
+    EXPECT_EQ(must(a.allocate(oldest, 512, &all, true)).first(), oldest) << "the oldest become as any other";
     EXPECT_EQ(a.counts().free_blocks, free - all.clusters());
 }
 
 TEST(AllocRules, FilesWrittenSideBySideStayWhole) {
     TestSpace space("-t ext4 -b 4096");
     struct File {
-        std::vector<Grant> grants;
+        std::vector<Allocation> grants;
         unsigned pieces = 0;
     };
     std::vector<File> files(3);
     for (int round = 0; round < 8; ++round) {
         for (File& f : files) {
             const BlockNr goal = f.grants.empty() ? BlockNr(1000) : f.grants.back().first() + f.grants.back().count();
-            f.grants.push_back(must(space.allocator->grant(goal, 256, nullptr, false)));
+            f.grants.push_back(must(space.allocator->allocate(goal, 256, nullptr, false)));
             EXPECT_EQ(f.grants.back().count(), 256u);
         }
     }
@@ -224,33 +224,33 @@ TEST(AllocRules, FilesWrittenSideBySideStayWhole) {
 TEST(AllocRules, FilesThatGrowByTurnsInSmallStepsStayWhole) {
     TestSpace space("-t ext4 -b 1024");
     constexpr int files = 4, steps = 256;
-    std::vector<std::vector<Grant>> grants(files);
+    std::vector<std::vector<Allocation>> grants(files);
     std::vector<int> pieces(files, 1);
     for (int step = 0; step < steps; ++step) {
         for (std::size_t f = 0; f < files; ++f) {
             const bool grows = !grants[f].empty();
             const BlockNr goal = grows ? grants[f].back().first() + 1 : BlockNr(4000);
             const InodeNr owner = grows ? InodeNr(static_cast<std::uint32_t>(20 + f)) : InodeNr();
-            Grant one = must(space.allocator->grant(goal, 1, nullptr, true, owner));
+            Allocation one = must(space.allocator->allocate(goal, 1, nullptr, true, owner));
             if (grows && one.first() != goal) ++pieces[f];
             grants[f].push_back(std::move(one));
         }
     }
     for (const int n : pieces) EXPECT_LE(n, 6);
-    EXPECT_EQ(space.allocator->granted_clusters(), std::uint64_t{files} * steps);
+    EXPECT_EQ(space.allocator->allocated_clusters(), std::uint64_t{files} * steps);
 }
 
 TEST(AllocRules, WindowsAreGivenUpWhenNothingElseIsLeft) {
     TestSpace space("-t ext4 -b 1024", "8M");
-    std::vector<Grant> grants;
+    std::vector<Allocation> grants;
     const std::uint64_t free = space.allocator->counts().free_blocks;
     for (std::uint64_t n = 0; n < free; ++n) {
-        auto one = space.allocator->grant(BlockNr(100 + n * 37 % 8000), 1, nullptr, true,
+        auto one = space.allocator->allocate(BlockNr(100 + n * 37 % 8000), 1, nullptr, true,
                                           InodeNr(static_cast<std::uint32_t>(20 + n % 40)));
         ASSERT_TRUE(one) << one.error().what << " after " << n << " of " << free;
         grants.push_back(std::move(*one));
     }
-    EXPECT_FALSE(space.allocator->grant(BlockNr(100), 1, nullptr, true));
+    EXPECT_FALSE(space.allocator->allocate(BlockNr(100), 1, nullptr, true));
 }
 
 TEST(AllocRules, DoubleAndForeignFreesAreRefused) {
@@ -272,7 +272,7 @@ TEST(AllocRules, DoubleAndForeignFreesAreRefused) {
         EXPECT_EQ(space.allocator->free_inode(handle, InodeNr(space.geometry.inodes_count + 1), false).error().code,
                   EUCLEAN);
     }
-    EXPECT_EQ(space.allocator->place_of(InodeNr(0)).error().code, EUCLEAN);
+    EXPECT_EQ(space.allocator->locate_inode(InodeNr(0)).error().code, EUCLEAN);
     space.judge();
 }
 
@@ -288,7 +288,7 @@ TEST(AllocRules, DamagedBitmapIsLeftAlone) {
     space.poke(space.inode_bitmap(GroupNr(0)), 100, [](std::byte b) { return b ^ std::byte{0x10}; });
     space.reopen();
     const std::uint64_t start = space.geometry.first_block(bad).value, end = start + space.geometry.blocks_per_group;
-    const Grant grant = must(space.allocator->grant(BlockNr(start + 4000), 100, nullptr, false));
+    const Allocation grant = must(space.allocator->allocate(BlockNr(start + 4000), 100, nullptr, false));
     EXPECT_TRUE(grant.first().value + grant.count() <= start || grant.first().value >= end) << grant.first().value;
     Handle handle = space.start();
     const auto freed = space.allocator->free(handle, BlockNr(start + 4000), 1);
@@ -315,9 +315,9 @@ TEST(AllocRules, ThreadsShareTheSpace) {
                 };
                 for (int i = 0; i < 1500; ++i) {
                     if (i % 200 == 199) good(space.journal->commit_all());
-                    Grant grant;
+                    Allocation grant;
                     if (random() % 2) {
-                        auto r = space.allocator->grant(BlockNr(random() % space.geometry.blocks_count),
+                        auto r = space.allocator->allocate(BlockNr(random() % space.geometry.blocks_count),
                                                         1 + random() % 40, nullptr, false);
                         if (!r) continue;  // all is pending
                         grant = std::move(*r);
@@ -325,7 +325,7 @@ TEST(AllocRules, ThreadsShareTheSpace) {
                     Handle handle = space.start();
                     if (grant && random() % 4) {
                         const BlockRun run{grant.first(), grant.count()};
-                        if (good(space.allocator->publish(handle, grant))) used.push_back(run);
+                        if (good(space.allocator->mark_used(handle, grant))) used.push_back(run);
                     } else if (!used.empty()) {
                         good(space.allocator->free(handle, used.back().first, used.back().count));
                         used.pop_back();
@@ -354,8 +354,8 @@ TEST(AllocRules, ThreadsShareTheSpace) {
     space.commit();
     EXPECT_EQ(space.allocator->counts().free_blocks, before.free_blocks);
     EXPECT_EQ(space.allocator->counts().free_inodes, before.free_inodes);
-    EXPECT_EQ(space.allocator->granted_clusters(), 0u);
-    EXPECT_EQ(space.allocator->claimed_clusters(), 0u);
+    EXPECT_EQ(space.allocator->allocated_clusters(), 0u);
+    EXPECT_EQ(space.allocator->reserved_clusters(), 0u);
     space.judge();
 }
 
@@ -368,14 +368,14 @@ TEST(AllocRules, FreedClustersAreDiscardedBeforeTheyAreUsedAgain) {
     space.device->on_discard = [&](std::uint64_t offset, std::uint64_t length) {
         bytes += length;
         const BlockNr first(offset / space.geometry.block_size);
-        const auto grant = space.allocator->grant(first, 1, nullptr, true);
+        const auto grant = space.allocator->allocate(first, 1, nullptr, true);
         if (grant && grant->first() == first) granted_meanwhile = true;
     };
     space.allocator->set_discard(true);
     free_blocks(space, run);
     space.commit();
     space.allocator->finish_discards();
-    EXPECT_FALSE(space.allocator->has_space_later());
+    EXPECT_FALSE(space.allocator->has_pending_free());
     EXPECT_EQ(bytes.load(), run.count * space.geometry.block_size);
     EXPECT_FALSE(granted_meanwhile.load());
     EXPECT_EQ(space.allocator->counts().free_blocks, space.allocator->super_free_blocks());
@@ -391,7 +391,7 @@ TEST(AllocRules, DiscardOfAllFreeSpaceSparesWhatIsUsed) {
         for (std::uint64_t b = offset / 1024; b < (offset + length) / 1024; ++b)
             system += space.allocator->is_system_block(BlockNr(b));
     };
-    EXPECT_EQ(must(space.allocator->discard_free(1)), free * 1024);
+    EXPECT_EQ(must(space.allocator->trim(1)), free * 1024);
     EXPECT_EQ(system.load(), 0u);
     EXPECT_EQ(space.allocator->counts().free_blocks, free);
     space.judge();

@@ -29,7 +29,7 @@ struct Worker {
     std::mt19937_64 random;
     std::vector<BlockRun> used;
     std::vector<std::pair<InodeNr, bool>> inodes;
-    std::vector<Grant> grants;
+    std::vector<Allocation> grants;
 
     Worker(TestSpace& s, std::uint64_t seed) : space(s), random(seed) {}
     std::uint64_t below(std::uint64_t n) { return random() % n; }
@@ -40,18 +40,18 @@ struct Worker {
         switch (below(8)) {
             case 0:
             case 1:
-                if (Result<Grant> g = a.grant(goal, 1 + below(300), nullptr, false)) grants.push_back(std::move(*g));
+                if (Result<Allocation> g = a.allocate(goal, 1 + below(300), nullptr, false)) grants.push_back(std::move(*g));
                 else ASSERT_EQ(g.error().code, ENOSPC) << g.error().what;
                 break;
             case 2: {
-                Result<Claim> promise = a.claim(1 + below(40), false);
+                Result<DelallocReservation> promise = a.reserve(1 + below(40), false);
                 if (!promise) {
                     ASSERT_EQ(promise.error().code, ENOSPC) << promise.error().what;
                     break;
                 }
-                Claim claim = std::move(*promise);
+                DelallocReservation claim = std::move(*promise);
                 const std::uint64_t promised = claim.clusters();
-                Result<Grant> g = a.grant(goal, space.geometry.cluster_ratio * promised, &claim, false);
+                Result<Allocation> g = a.allocate(goal, space.geometry.cluster_ratio * promised, &claim, false);
                 ASSERT_TRUE(g) << g.error().what;
                 ASSERT_EQ(claim.clusters() + divide_up(g->count(), space.geometry.cluster_ratio), promised);
                 grants.push_back(std::move(*g));
@@ -64,7 +64,7 @@ struct Worker {
                 const BlockRun run{grants.back().first(), grants.back().count()};
                 if (below(3) != 0) {
                     Handle handle = space.start();
-                    must(a.publish(handle, grants.back()));
+                    must(a.mark_used(handle, grants.back()));
                     used.push_back(run);
                 }
                 grants.pop_back();
@@ -124,8 +124,8 @@ void expect_as_before(TestSpace& space, const SpaceCounts& before) {
     EXPECT_EQ(after.free_blocks, before.free_blocks);
     EXPECT_EQ(after.free_inodes, before.free_inodes);
     EXPECT_EQ(space.allocator->super_free_blocks(), before.free_blocks);
-    EXPECT_EQ(space.allocator->granted_clusters(), 0u);
-    EXPECT_EQ(space.allocator->claimed_clusters(), 0u);
+    EXPECT_EQ(space.allocator->allocated_clusters(), 0u);
+    EXPECT_EQ(space.allocator->reserved_clusters(), 0u);
 }
 
 TEST_P(AllocFormats, RandomWorkAndBack) {
@@ -141,7 +141,7 @@ TEST_P(AllocFormats, RandomWorkAndBack) {
     // Nothing is handed out twice, and nothing of the file system's own.
     std::map<std::uint64_t, std::uint64_t> held;
     for (const BlockRun& r : worker.used) held[r.first.value] = r.count;
-    for (const Grant& g : worker.grants) held[g.first().value] = g.count();
+    for (const Allocation& g : worker.grants) held[g.first().value] = g.count();
     EXPECT_EQ(held.size(), worker.used.size() + worker.grants.size());
     std::uint64_t end = 0;
     for (const auto& [first, count] : held) {
@@ -163,10 +163,10 @@ TEST_P(AllocFormats, EveryClusterCanBeHadAndGivenBack) {
     TestSpace space(GetParam().options);
     const SpaceCounts before = space.allocator->counts();
     {
-        std::vector<Grant> all;
+        std::vector<Allocation> all;
         std::uint64_t blocks = 0;
         for (;;) {
-            Result<Grant> g = space.allocator->grant(BlockNr(0), 100000, nullptr, true);
+            Result<Allocation> g = space.allocator->allocate(BlockNr(0), 100000, nullptr, true);
             if (!g) {
                 EXPECT_EQ(g.error().code, ENOSPC);
                 break;
@@ -178,10 +178,10 @@ TEST_P(AllocFormats, EveryClusterCanBeHadAndGivenBack) {
         EXPECT_EQ(space.allocator->counts().free_blocks, 0u);
         // In small pieces, in two transactions.
         std::vector<BlockRun> used;
-        for (Grant& g : all) {
+        for (Allocation& g : all) {
             Handle handle = space.start();
             used.push_back({g.first(), g.count()});
-            must(space.allocator->publish(handle, g));
+            must(space.allocator->mark_used(handle, g));
         }
         space.commit();
         EXPECT_EQ(space.allocator->super_free_blocks(), 0u);
@@ -207,10 +207,10 @@ TEST_P(AllocFormats, EveryInodeCanBeHadAndGivenBack) {
             break;
         }
         // A table block that comes into use shows nothing of what the device held.
-        const auto place = must(space.allocator->place_of(*ino));
+        const auto place = must(space.allocator->locate_inode(*ino));
         const BufferRef table = must(space.buffers->read(place.block, "inode table"));
         ASSERT_TRUE(all_zero(ConstBytes(table->data()).subspan(place.offset, space.geometry.inode_size))) << ino->value;
-        EXPECT_TRUE(must(space.allocator->inode_in_use(*ino)));
+        EXPECT_TRUE(must(space.allocator->is_inode_used(*ino)));
         all.push_back(*ino);
     }
     EXPECT_EQ(all.size(), before.free_inodes);

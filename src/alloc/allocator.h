@@ -25,23 +25,23 @@ namespace uext4 {
 struct AllocatorState;
 
 // Space promised, no block chosen. Counted in clusters; given back by the destructor.
-class Claim {
+class DelallocReservation {
 public:
-    Claim() = default;
-    Claim(Claim&& o) noexcept : state_(std::move(o.state_)), clusters_(std::exchange(o.clusters_, 0)) {}
-    Claim& operator=(Claim&& o) noexcept {
+    DelallocReservation() = default;
+    DelallocReservation(DelallocReservation&& o) noexcept : state_(std::move(o.state_)), clusters_(std::exchange(o.clusters_, 0)) {}
+    DelallocReservation& operator=(DelallocReservation&& o) noexcept {
         if (this == &o) return *this;
         release();
         state_ = std::move(o.state_);
         clusters_ = std::exchange(o.clusters_, 0);
         return *this;
     }
-    ~Claim() { release(); }
+    ~DelallocReservation() { release(); }
     std::uint64_t clusters() const { return clusters_; }
     void release();                   // gives all back
-    void give_back(std::uint64_t n);  // gives n back
-    void take(std::uint64_t n);       // n were used by a grant or an allocation: no longer this claim's
-    void merge(Claim&& other);
+    void release_part(std::uint64_t n);  // gives n back
+    void consume(std::uint64_t n);       // n were used by a grant or an allocation: no longer this claim's
+    void merge(DelallocReservation&& other);
 
 private:
     friend class Allocator;
@@ -50,11 +50,11 @@ private:
 };
 
 // Blocks held in memory only, contiguous, whole clusters. Given back by the destructor unless published.
-class Grant {
+class Allocation {
 public:
-    Grant() = default;
-    Grant(Grant&& o) noexcept : state_(std::move(o.state_)), first_(o.first_), count_(std::exchange(o.count_, 0)) {}
-    Grant& operator=(Grant&& o) noexcept {
+    Allocation() = default;
+    Allocation(Allocation&& o) noexcept : state_(std::move(o.state_)), first_(o.first_), count_(std::exchange(o.count_, 0)) {}
+    Allocation& operator=(Allocation&& o) noexcept {
         if (this == &o) return *this;
         release();
         state_ = std::move(o.state_);
@@ -62,11 +62,11 @@ public:
         count_ = std::exchange(o.count_, 0);
         return *this;
     }
-    ~Grant() { release(); }
+    ~Allocation() { release(); }
     BlockNr first() const { return first_; }
     std::uint64_t count() const { return count_; }  // blocks
     explicit operator bool() const { return count_ != 0; }
-    Grant split_front(std::uint64_t blocks);  // the first `blocks` (whole clusters) as a grant of their own
+    Allocation split_front(std::uint64_t blocks);  // the first `blocks` (whole clusters) as a grant of their own
     void release();
 
 private:
@@ -96,101 +96,101 @@ public:
     // ---- promises
     // Promises `clusters`; ENOSPC when there are not as many. `privileged` may use the blocks reserved for root. Takes
     // Group locks.
-    Result<Claim> claim(std::uint64_t clusters, bool privileged);
+    Result<DelallocReservation> reserve(std::uint64_t clusters, bool privileged);
 
     // ---- blocks; none of these waits for a commit. Takes Group locks.
     // Up to `want` contiguous blocks near `goal`, at least one cluster; paid from `paid` (a claim) when given, else
     // from free space as by claim(1..). ENOSPC only when nothing at all is free. Blocks are whole clusters: first() is
     // cluster-aligned and count() is rounded up to clusters. `owner`: the number of a file that grows here; what lies
     // behind its grant is kept for it while there is other space, so that files written side by side do not interleave.
-    Result<Grant> grant(BlockNr goal, std::uint64_t want, Claim* paid, bool privileged, InodeNr owner = InodeNr());
+    Result<Allocation> allocate(BlockNr goal, std::uint64_t want, DelallocReservation* paid, bool privileged, InodeNr owner = InodeNr());
     // Marks the first `blocks` blocks' clusters used; the grant is empty afterwards. Credits: publish_credits().
-    Result<void> publish(Handle& handle, Grant& grant);
+    Result<void> mark_used(Handle& handle, Allocation& grant);
     // What this handle has published is a grant again, as nothing names it: the inverse, which reads nothing.
-    Result<Grant> take_back(Handle& handle, BlockNr first, std::uint64_t count);
+    Result<Allocation> unmark_used(Handle& handle, BlockNr first, std::uint64_t count);
     // One block (one cluster) for metadata, marked used at once.
-    Result<BlockNr> allocate_metadata(Handle& handle, BlockNr goal, Claim* paid, bool privileged);
+    Result<BlockNr> allocate_metadata(Handle& handle, BlockNr goal, DelallocReservation* paid, bool privileged);
     // Frees whole clusters [first, first+count) (count in blocks, cluster-aligned); refuses blocks that are free
     // already or are the file system's own metadata (EUCLEAN naming group and block).
     Result<void> free(Handle& handle, BlockNr first, std::uint64_t count);
     // As free(), of a block that somebody may be on his way to: it is had again when the transaction is durable and
     // nobody has the answer any more, and where the device does not take it as one that is avoided.
-    enum class AfterUse { as_any, avoided };
-    Result<std::shared_ptr<const void>> free_after_use(Handle& handle, BlockNr block, AfterUse then);
+    enum class Reuse { normal, avoid };
+    Result<std::shared_ptr<const void>> free_when_unused(Handle& handle, BlockNr block, Reuse then);
     // For who replays what others allocated: the first free run of clusters within these blocks, which begin with one;
     // no grant when none is free.
-    Result<Grant> grant_within(BlockNr first, std::uint64_t count);
+    Result<Allocation> allocate_within(BlockNr first, std::uint64_t count);
     // What freeing these blocks reads, for as long as it is held; what is wrong with them is told when they are freed.
-    Result<std::vector<BufferRef>> hold_for_free(BlockNr first, std::uint64_t count);
-    Result<std::vector<BufferRef>> hold_for_free(InodeNr number);
+    Result<std::vector<BufferRef>> pin_blocks_for_free(BlockNr first, std::uint64_t count);
+    Result<std::vector<BufferRef>> pin_blocks_for_free(InodeNr number);
     // EUCLEAN, EIO: what is free in a group of theirs is not known, and nothing can be freed there.
-    Result<void> check_groups_of(BlockNr first, std::uint64_t count);
+    Result<void> check_groups(BlockNr first, std::uint64_t count);
     // The same of one block, and what else free() refuses it for.
-    Result<void> check_may_free(BlockNr block);
-    static constexpr unsigned publish_credits() { return 2; }  // bitmap + descriptor, per group touched
+    Result<void> check_can_free(BlockNr block);
+    static constexpr unsigned mark_used_credits() { return 2; }  // bitmap + descriptor, per group touched
     // A goal for a new file or tree: the inode's group, spread within it by the inode number.
     BlockNr goal_for(InodeNr ino) const;
     bool is_system_block(BlockNr block) const;  // superblock, descriptors, bitmaps, inode tables
     // Of blocks that the map or the attributes of inode `owner` name: at least one is no block, is the file system's
     // own, or the log's, and it is not the log's inode that names it. `count` > 0.
-    bool cannot_be_of(InodeNr owner, BlockNr first, std::uint64_t count = 1) const;
+    bool has_invalid_block(InodeNr owner, BlockNr first, std::uint64_t count = 1) const;
 
     // ---- blocks that the device did not take, now free; others are handed out before them, near a goal or not
-    void avoid(Grant grant);
+    void avoid(Allocation grant);
     // They are a part of what is free, and no large one: the oldest become as any other. For who avoids blocks and has
     // got others since.
-    void bound_avoided();
+    void trim_avoided();
 
     // ---- inodes
     // A free inode near the parent (directories spread over groups when the parent is the root). ENOSPC when none.
     Result<InodeNr> allocate_inode(Handle& handle, InodeNr parent, bool directory);
     // As allocate_inode(), for a number that the caller knows. EUCLEAN when it is in use.
-    Result<void> use_inode(Handle& handle, InodeNr ino, bool directory);
+    Result<void> mark_inode_used(Handle& handle, InodeNr ino, bool directory);
     Result<void> free_inode(Handle& handle, InodeNr ino, bool directory);
     static constexpr unsigned inode_credits() { return 4; }
     // Where the inode's bytes lie. EUCLEAN for a number out of range.
-    struct InodePlace {
+    struct InodeLocation {
         BlockNr block;
         std::uint32_t offset;
     };
-    Result<InodePlace> place_of(InodeNr ino);
-    Result<bool> inode_in_use(InodeNr ino);
+    Result<InodeLocation> locate_inode(InodeNr ino);
+    Result<bool> is_inode_used(InodeNr ino);
 
     // ---- the rest
     SpaceCounts counts() const;
     // So many blocks, or numbers of inodes, more (or less) belong to what is being deleted: counts() has them as free.
-    void expect(std::int64_t blocks);
-    void expect_inodes(std::int64_t inodes);
+    void add_pending_free_blocks(std::int64_t blocks);
+    void add_pending_free_inodes(std::int64_t inodes);
     // For who met ENOSPC: blocks or inodes are freed and not durable yet, or promises for data stand that its writeback
     // may not need; and how often something was given back so far, whoever got it since.
-    bool has_space_later() const;
-    std::uint64_t times_given_back() const;
+    bool has_pending_free() const;
+    std::uint64_t free_count_generation() const;
     // Waits until what is to be discarded before it is free has been.
     void finish_discards();
     // What s_free_blocks_count is to say: free on disk once everything pending is durable and nothing is promised.
     std::uint64_t super_free_blocks() const;
     std::uint32_t super_free_inodes() const;                       // and s_free_inodes_count
-    Result<std::uint64_t> discard_free(std::uint64_t min_blocks);  // trims free runs on the device; bytes trimmed
+    Result<std::uint64_t> trim(std::uint64_t min_blocks);  // trims free runs on the device; bytes trimmed
     // Discard clusters once their freeing is durable: in a thread of its own, or at once by the thread that commits.
     void set_discard(bool on, bool at_once = false);
     // Hears of each bitmap that is damaged and of each one, or block of an inode table, that cannot be read, with its
     // group's lock held; false: nothing is allocated any more. Before there are users.
-    void set_on_damage(std::function<bool(const Error&)> told);
+    void set_corruption_callback(std::function<bool(const Error&)> told);
     // Nothing will be written to the image: a descriptor whose checksum is wrong is told of, and used where what it
     // says is possible, as the inodes that it leads to have checksums of their own. Before there are users.
-    void set_reads_only(bool on);
+    void set_read_only(bool on);
     // Where the log lies, which no bitmap may call free and no other file may have. Before there are users.
-    void set_log(const std::vector<BlockRun>& runs);
+    void set_journal_blocks(const std::vector<BlockRun>& runs);
     const format::Geometry& geometry() const;
-    std::uint64_t granted_clusters() const;  // for tests: outstanding
-    std::uint64_t claimed_clusters() const;
-    void limit_maps(std::uint64_t bytes);  // for tests: of bitmaps in memory; before there are any
-    std::uint64_t map_bytes() const;
+    std::uint64_t allocated_clusters() const;  // for tests: outstanding
+    std::uint64_t reserved_clusters() const;
+    void set_bitmap_memory_limit(std::uint64_t bytes);  // for tests: of bitmaps in memory; before there are any
+    std::uint64_t bitmap_memory_bytes() const;
 
 private:
     Allocator() = default;
     Result<void> free_within_group(Handle& handle, BlockNr first, std::uint64_t count);
-    Result<Claim> claim_unavoided(std::uint64_t clusters, bool privileged);  // also with a Group lock held
+    Result<DelallocReservation> reserve_without_avoided(std::uint64_t clusters, bool privileged);  // also with a Group lock held
     using State = AllocatorState;
     std::shared_ptr<State> state_;
 };

@@ -17,50 +17,50 @@
 namespace uext4 {
 
 inline constexpr std::uint32_t unknown_count = 0xFFFFFFFF;
-inline constexpr std::uint64_t most_map_bytes = 8u << 20;  // of bitmaps that could be had again from the disk
+inline constexpr std::uint64_t max_bitmap_memory = 8u << 20;  // of bitmaps that could be had again from the disk
 
 // A group's bitmap with what is only in memory on top. Guarded by the group's lock.
-struct BusyMap {
+struct ClusterBitmap {
     std::vector<std::uint64_t> bits;  // in use on disk, granted, avoided, pending or being discarded
     std::uint32_t free = 0;           // clear bits
     std::uint32_t first_free = 0;     // no clear bit below it
-    std::uint32_t apart = 0;          // set here and clear on disk: without any, the disk's bitmap tells it all
-    FreeRuns runs;                    // of clear bits; only of maps of blocks, which are changed by take() and put()
+    std::uint32_t memory_only = 0;          // set here and clear on disk: without any, the disk's bitmap tells it all
+    FreeRunIndex runs;                    // of clear bits; only of maps of blocks, which are changed by take() and put()
     bool test(std::uint32_t i) const { return bits[i / 64] >> (i % 64) & 1; }
     void set(std::uint32_t i) { bits[i / 64] |= std::uint64_t{1} << (i % 64); }
     void clear(std::uint32_t i) { bits[i / 64] &= ~(std::uint64_t{1} << (i % 64)); }
-    void take(std::uint32_t first, std::uint32_t count) {
+    void mark_used(std::uint32_t first, std::uint32_t count) {
         for (std::uint32_t i = first; i < first + count; ++i) set(i);
-        runs.changed(bits, first, count);
+        runs.update(bits, first, count);
     }
-    void put(std::uint32_t first, std::uint32_t count) {
+    void mark_free(std::uint32_t first, std::uint32_t count) {
         for (std::uint32_t i = first; i < first + count; ++i) clear(i);
-        runs.changed(bits, first, count);
+        runs.update(bits, first, count);
     }
     std::uint64_t bytes() const { return bits.size() * 8 + runs.bytes(); }
 };
 
 // Space that a growing file will want next: others take it only when nothing else is left. It is no promise.
-struct Window {
+struct PreallocationWindow {
     std::uint64_t owner = 0;           // inode
     std::uint32_t first = 0, end = 0;  // clusters of the group
     std::uint32_t size = 0;            // clusters when it was made
 };
-inline constexpr std::size_t windows_per_group = 16;
+inline constexpr std::size_t max_windows_per_group = 16;
 
 struct Group {
     explicit Group(std::uint64_t number) : lock(Rank::Group, "Group::lock", number) {}
     Mutex lock;
-    std::unique_ptr<BusyMap> blocks;  // null until first used
-    std::unique_ptr<BusyMap> inodes;
-    std::vector<Window> windows;                  // of files that grow here, oldest first
+    std::unique_ptr<ClusterBitmap> blocks;  // null until first used
+    std::unique_ptr<ClusterBitmap> inodes;
+    std::vector<PreallocationWindow> windows;                  // of files that grow here, oldest first
     bool bad_blocks = false, bad_inodes = false;  // damaged: not used for allocation
-    bool recent = false;                          // its maps were wanted since somebody looked for memory
-    bool listed = false;                          // among those with maps; guarded by the table's lock
+    bool recently_used = false;                          // its maps were wanted since somebody looked for memory
+    bool in_bitmap_list = false;                          // among those with maps; guarded by the table's lock
 };
 
 // What is known of a group without its lock.
-struct GroupFacts {
+struct GroupEntry {
     std::unique_ptr<Group> group;                         // made when first used; guarded by the table's lock
     std::atomic<std::uint32_t> free_hint{unknown_count};  // free clusters, unknown_count until looked at
     std::atomic<std::uint32_t> free_inode_hint{unknown_count};
@@ -68,14 +68,14 @@ struct GroupFacts {
 
 // Blocks of the file system's own that lie in descriptors, of one flex group: sorted, and apart from each other.
 // Where they are never changes.
-struct SystemRanges {
+struct SystemZone {
     struct Range {
         std::uint64_t first, end;
     };
     std::vector<Range> ranges;
-    bool touch(std::uint64_t first, std::uint64_t end) const;
+    bool overlaps(std::uint64_t first, std::uint64_t end) const;
     // The first block of theirs in [first, end) that is wanted.
-    std::optional<std::uint64_t> first_in(std::uint64_t first, std::uint64_t end,
+    std::optional<std::uint64_t> find_first(std::uint64_t first, std::uint64_t end,
                                           const std::function<bool(std::uint64_t)>& wanted) const;
 };
 
@@ -84,35 +84,35 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
         : geometry(g),
           buffers(b),
           journal(j),
-          facts(g.group_count),
-          system_ranges((g.group_count >> g.log_groups_per_flex) + 1) {}
+          groups(g.group_count),
+          system_zones((g.group_count >> g.log_groups_per_flex) + 1) {}
 
     const format::Geometry& geometry;
     BufferCache& buffers;
     Journal& journal;
 
     Mutex table_lock{Rank::Leaf, "Allocator::groups"};
-    LazyTable<GroupFacts> facts;  // by group
+    SparseArray<GroupEntry> groups;  // by group
 
-    LazyTable<std::atomic<const SystemRanges*>> system_ranges;  // by flex group; null until first asked for
-    std::vector<std::unique_ptr<const SystemRanges>> owned_ranges;
+    SparseArray<std::atomic<const SystemZone*>> system_zones;  // by flex group; null until first asked for
+    std::vector<std::unique_ptr<const SystemZone>> owned_zones;
 
     // The sums below are those of the descriptors; until then they are the superblock's, which may be old.
-    std::atomic<bool> added_up{false};
-    Mutex add_up_lock{Rank::Group, "Allocator::add_up", geometry.group_count};
+    std::atomic<bool> counts_summed{false};
+    Mutex sum_lock{Rank::Group, "Allocator::add_up", geometry.group_count};
 
     // Clusters. disk_free: clear bits on disk; available: what a claim or a grant may still take.
-    std::atomic<std::int64_t> disk_free{0}, available{0}, granted{0}, claimed{0}, free_inodes{0};
+    std::atomic<std::int64_t> free_on_disk{0}, available{0}, allocated{0}, delalloc_reserved{0}, free_inodes{0};
     // Freed, and not grantable yet: clusters, inodes. Blocks and numbers of what is being deleted. How often space came
     // back.
-    std::atomic<std::int64_t> pending{0}, pending_inodes{0}, expected{0}, expected_inodes{0};
-    std::atomic<std::uint64_t> times_given_back{0};
-    bool counts_hold = true;  // bitmaps and descriptors changed together: not after a crash without a journal
-    std::uint64_t reserved_clusters = 0;
-    std::function<bool(const Error&)> on_damage;  // see allocator.h
+    std::atomic<std::int64_t> pending_free{0}, pending_free_inodes{0}, deleting_blocks{0}, deleting_inodes{0};
+    std::atomic<std::uint64_t> free_count_generation{0};
+    bool counts_consistent = true;  // bitmaps and descriptors changed together: not after a crash without a journal
+    std::uint64_t root_reserved_clusters = 0;
+    std::function<bool(const Error&)> corruption_callback;  // see allocator.h
     mutable std::atomic<bool> stopped{false};     // it said so
-    bool reads_only = false;                      // see allocator.h
-    SystemRanges log;                             // sorted; empty without a journal
+    bool read_only = false;                      // see allocator.h
+    SystemZone journal_zone;                             // sorted; empty without a journal
     std::atomic<std::uint32_t> directory_group{0};
 
     Mutex avoided_lock{Rank::Leaf, "Allocator::avoided"};
@@ -125,7 +125,7 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::uint64_t discards_done = 0;
     std::deque<std::pair<BlockNr, std::uint64_t>> to_discard;  // blocks, still busy
     bool stop = false, discard_busy = false;
-    UnderWay trims;  // groups whose free space discard_free() holds
+    PendingOperations trims;  // groups whose free space discard_free() holds
     Thread discard_thread;
 
     std::uint32_t ratio() const { return geometry.cluster_ratio; }
@@ -139,16 +139,16 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     }
 
     // ---- counters.cpp
-    void add_up_groups();  // by one thread
-    void add_up_once();
+    void sum_groups();  // by one thread
+    void sum_groups_once();
     // Before a sum is asked for or changed. Without locks of groups, unless it was called before.
-    void add_up() {
-        if (!added_up.load(std::memory_order_acquire)) add_up_once();
+    void sum_counts() {
+        if (!counts_summed.load(std::memory_order_acquire)) sum_groups_once();
     }
     // ---- group_table.cpp
-    void give_up_blocks(GroupNr g);  // the group's bitmap is damaged; its lock is held
-    void damage(const Error& error) const {
-        if (on_damage && !on_damage(error)) stopped.store(true);
+    void disable_block_bitmap(GroupNr g);  // the group's bitmap is damaged; its lock is held
+    void report_corruption(const Error& error) const {
+        if (corruption_callback && !corruption_callback(error)) stopped.store(true);
     }
     Result<void> may_allocate() const {
         return stopped.load() ? fail(EROFS, "the file system is damaged, and read-only since") : Result<void>();
@@ -166,39 +166,39 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     Result<BufferRef> writable_inode_bitmap(Handle& handle, GroupNr g, const BufferRef& desc, std::uint32_t offset);
     // Superblock, descriptors and blocks reserved for them at the group's start.
     std::uint64_t base_blocks(GroupNr g) const;
-    std::unique_ptr<SystemRanges> ranges_of_flex(std::uint64_t flex, bool& complete);
+    std::unique_ptr<SystemZone> build_system_zone(std::uint64_t flex, bool& complete);
     // The range, which lies within group g, touches the file system's own blocks.
-    bool touches_system(GroupNr g, BlockNr first, std::uint64_t count);
+    bool overlaps_system_zone(GroupNr g, BlockNr first, std::uint64_t count);
     // A block of the file system's own, or of the log, that the group's bitmap calls free.
-    std::optional<BlockNr> unmarked_system_block(GroupNr g, const BusyMap& map);
+    std::optional<BlockNr> unmarked_system_block(GroupNr g, const ClusterBitmap& map);
     template <class Look>
-    auto with_ranges(GroupNr group, const Look& look);  // what `look` makes of the ranges of the group's flex group
+    auto with_system_zone(GroupNr group, const Look& look);  // what `look` makes of the ranges of the group's flex group
     // A bitmap that was read (again) is checked once. EUCLEAN when its checksum is bad.
     Result<void> check_block_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap);
     Result<void> check_inode_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap);
 
     // ---- map_limit.cpp
-    std::uint64_t map_limit = most_map_bytes;
-    std::uint64_t map_bytes UEXT4_GUARDED_BY(table_lock) = 0;
-    std::deque<std::uint32_t> with_maps UEXT4_GUARDED_BY(table_lock);  // groups, in the order of the clock
+    std::uint64_t bitmap_memory_limit = max_bitmap_memory;
+    std::uint64_t bitmap_memory UEXT4_GUARDED_BY(table_lock) = 0;
+    std::deque<std::uint32_t> bitmap_list UEXT4_GUARDED_BY(table_lock);  // groups, in the order of the clock
     // `added` bytes of maps were made for group g, whose lock is held. Maps of other groups go when there are too many.
-    void keep_maps_bounded(GroupNr g, Group& held, std::uint64_t added);
+    void limit_bitmap_memory(GroupNr g, Group& held, std::uint64_t added);
     // By their descriptors, there is nothing free in groups that nobody has looked at.
-    bool known_without_blocks(GroupNr g);
-    bool known_without_inodes(GroupNr g);
-    bool known_without(GroupNr g, std::atomic<std::uint32_t>& hint,
+    bool is_known_full(GroupNr g);
+    bool is_known_full_of_inodes(GroupNr g);
+    bool is_known_zero(GroupNr g, std::atomic<std::uint32_t>& hint,
                        std::uint32_t (*count)(const format::GroupDescView&));
 
     // ---- block_allocator.cpp
-    void give_back(BlockNr first, std::uint64_t blocks, bool was_granted);  // busy -> free in memory
+    void return_to_free(BlockNr first, std::uint64_t blocks, bool was_granted);  // busy -> free in memory
     // ---- avoided.cpp
     void avoid(BlockNr first, std::uint64_t blocks);  // which are nobody's, and busy
-    bool give_up_avoided(std::int64_t clusters);      // that many or all that there are; true if there were any
+    bool release_avoided(std::int64_t clusters);      // that many or all that there are; true if there were any
     // ---- discard.cpp
     void run_discards();
     void discard(BlockNr first, std::uint64_t blocks);
-    void come_back(BlockNr first, std::uint64_t blocks);  // freed -> free
-    void released(BlockNr first, std::uint64_t blocks);   // durable: discard first, when that is on
+    void complete_free(BlockNr first, std::uint64_t blocks);  // freed -> free
+    void free_durable(BlockNr first, std::uint64_t blocks);   // durable: discard first, when that is on
 };
 
 }  // namespace uext4

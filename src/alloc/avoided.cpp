@@ -12,12 +12,12 @@ constexpr std::int64_t least_bound = 256, share_of_free = 16;
 constexpr std::size_t most_ranges = 1024;
 }  // namespace
 
-void Allocator::avoid(Grant grant) {
+void Allocator::avoid(Allocation grant) {
     if (!grant) return;
     State& s = *state_;
     const std::uint64_t blocks = std::exchange(grant.count_, 0);
     s.avoid(grant.first_, blocks);
-    s.granted.fetch_sub(static_cast<std::int64_t>(divide_up(blocks, s.ratio())));
+    s.allocated.fetch_sub(static_cast<std::int64_t>(divide_up(blocks, s.ratio())));
 }
 
 void AllocatorState::avoid(BlockNr first, std::uint64_t blocks) {
@@ -26,7 +26,7 @@ void AllocatorState::avoid(BlockNr first, std::uint64_t blocks) {
     avoided_clusters.fetch_add(static_cast<std::int64_t>(divide_up(blocks, ratio())));
 }
 
-void Allocator::bound_avoided() {
+void Allocator::trim_avoided() {
     State& s = *state_;
     for (;;) {
         const std::int64_t kept = s.avoided_clusters.load();
@@ -36,12 +36,12 @@ void Allocator::bound_avoided() {
             MutexLock guard(s.avoided_lock);
             if (kept <= most && s.avoided.size() <= most_ranges) return;
         }
-        if (!s.give_up_avoided(1)) return;
+        if (!s.release_avoided(1)) return;
     }
 }
 
 // The oldest ones first: what failed just now is tried again last.
-bool AllocatorState::give_up_avoided(std::int64_t clusters) {
+bool AllocatorState::release_avoided(std::int64_t clusters) {
     bool any = false;
     while (clusters > 0) {
         std::pair<BlockNr, std::uint64_t> oldest;
@@ -52,7 +52,7 @@ bool AllocatorState::give_up_avoided(std::int64_t clusters) {
             avoided.pop_front();
         }
         const std::int64_t count = static_cast<std::int64_t>(divide_up(oldest.second, ratio()));
-        give_back(oldest.first, oldest.second, false);
+        return_to_free(oldest.first, oldest.second, false);
         avoided_clusters.fetch_sub(count);
         clusters -= count;
         any = true;

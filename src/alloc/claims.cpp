@@ -5,28 +5,28 @@
 
 namespace uext4 {
 
-Result<Claim> Allocator::claim(std::uint64_t clusters, bool privileged) {
+Result<DelallocReservation> Allocator::reserve(std::uint64_t clusters, bool privileged) {
     State& s = *state_;
     for (;;) {
-        Result<Claim> out = claim_unavoided(clusters, privileged);
+        Result<DelallocReservation> out = reserve_without_avoided(clusters, privileged);
         if (out || out.error().code != ENOSPC) return out;
-        const std::int64_t keep = privileged ? 0 : static_cast<std::int64_t>(s.reserved_clusters);
+        const std::int64_t keep = privileged ? 0 : static_cast<std::int64_t>(s.root_reserved_clusters);
         atomic_point("Allocator::available", &s.available);
         const std::int64_t missing = static_cast<std::int64_t>(clusters) + keep - s.available.load();
         if (missing > s.avoided_clusters.load()) return out;
-        if (missing > 0 && !s.give_up_avoided(missing)) return out;
+        if (missing > 0 && !s.release_avoided(missing)) return out;
     }
 }
 
-Result<Claim> Allocator::claim_unavoided(std::uint64_t clusters, bool privileged) {
+Result<DelallocReservation> Allocator::reserve_without_avoided(std::uint64_t clusters, bool privileged) {
     State& s = *state_;
-    Claim out;
+    DelallocReservation out;
     if (clusters == 0) {
         out.state_ = state_;
         return out;
     }
-    s.add_up();
-    const std::int64_t keep = privileged ? 0 : static_cast<std::int64_t>(s.reserved_clusters);
+    s.sum_counts();
+    const std::int64_t keep = privileged ? 0 : static_cast<std::int64_t>(s.root_reserved_clusters);
     const auto take = [&](std::int64_t& now) {
         atomic_point("Allocator::available", &s.available);
         const std::int64_t left = now - static_cast<std::int64_t>(clusters);
@@ -41,39 +41,39 @@ Result<Claim> Allocator::claim_unavoided(std::uint64_t clusters, bool privileged
             return fail(ENOSPC, "{} wanted, {} free", counted(clusters, "cluster"),
                         std::max<std::int64_t>(0, now - keep));
     } while (!take(now));
-    s.claimed.fetch_add(static_cast<std::int64_t>(clusters));
+    s.delalloc_reserved.fetch_add(static_cast<std::int64_t>(clusters));
     out.state_ = state_;
     out.clusters_ = clusters;
     return out;
 }
 
-void Claim::give_back(std::uint64_t n) {
+void DelallocReservation::release_part(std::uint64_t n) {
     n = std::min(n, clusters_);
     if (n == 0) return;
     clusters_ -= n;
-    atomic_point("Allocator::claimed", &state_->claimed);
-    state_->claimed.fetch_sub(static_cast<std::int64_t>(n));
+    atomic_point("Allocator::claimed", &state_->delalloc_reserved);
+    state_->delalloc_reserved.fetch_sub(static_cast<std::int64_t>(n));
     atomic_point("Allocator::available", &state_->available);
     state_->available.fetch_add(static_cast<std::int64_t>(n));
-    state_->times_given_back.fetch_add(1);
+    state_->free_count_generation.fetch_add(1);
 }
 
-void Claim::release() { give_back(clusters_); }
+void DelallocReservation::release() { release_part(clusters_); }
 
-void Claim::take(std::uint64_t n) {
+void DelallocReservation::consume(std::uint64_t n) {
     n = std::min(n, clusters_);
     clusters_ -= n;
-    if (n) state_->claimed.fetch_sub(static_cast<std::int64_t>(n));
+    if (n) state_->delalloc_reserved.fetch_sub(static_cast<std::int64_t>(n));
 }
 
-void Claim::merge(Claim&& other) {
+void DelallocReservation::merge(DelallocReservation&& other) {
     if (other.clusters_ == 0) return;
     if (!state_) state_ = other.state_;
     clusters_ += std::exchange(other.clusters_, 0);
 }
 
-Grant Grant::split_front(std::uint64_t blocks) {
-    Grant front;
+Allocation Allocation::split_front(std::uint64_t blocks) {
+    Allocation front;
     front.state_ = state_;
     front.first_ = first_;
     front.count_ = std::min(blocks, count_);
@@ -82,10 +82,10 @@ Grant Grant::split_front(std::uint64_t blocks) {
     return front;
 }
 
-void Grant::release() {
+void Allocation::release() {
     if (count_ == 0) return;
     const std::uint64_t n = std::exchange(count_, 0);
-    state_->give_back(first_, n, true);
+    state_->return_to_free(first_, n, true);
 }
 
 }  // namespace uext4

@@ -12,10 +12,10 @@ void Allocator::set_discard(bool on, bool at_once) {
 }
 
 // It counts as pending until it can be had: who finds nothing pending has seen all of it.
-void AllocatorState::come_back(BlockNr first, std::uint64_t blocks) {
-    give_back(first, blocks, false);
-    atomic_point("Allocator::pending", &pending);
-    pending.fetch_sub(static_cast<std::int64_t>(divide_up(blocks, ratio())));
+void AllocatorState::complete_free(BlockNr first, std::uint64_t blocks) {
+    return_to_free(first, blocks, false);
+    atomic_point("Allocator::pending", &pending_free);
+    pending_free.fetch_sub(static_cast<std::int64_t>(divide_up(blocks, ratio())));
 }
 
 void Allocator::finish_discards() {
@@ -56,13 +56,13 @@ private:
 void AllocatorState::discard(BlockNr first, std::uint64_t blocks) {
     Result<void> r = buffers.device().discard(first.value * geometry.block_size, blocks * geometry.block_size);
     if (!r && (r.error().code == EOPNOTSUPP || r.error().code == ENOTSUP)) no_discard.store(true);
-    come_back(first, blocks);
+    complete_free(first, blocks);
 }
 
 // Freed clusters whose transaction is durable. On the thread that commits: does not wait for a lock that is held long.
-void AllocatorState::released(BlockNr first, std::uint64_t blocks) {
+void AllocatorState::free_durable(BlockNr first, std::uint64_t blocks) {
     if (!discards.load() || no_discard.load()) {
-        come_back(first, blocks);
+        complete_free(first, blocks);
         return;
     }
     if (discards_at_once.load()) {
@@ -91,16 +91,16 @@ void AllocatorState::run_discards() {
     }
 }
 
-Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
+Result<std::uint64_t> Allocator::trim(std::uint64_t min_blocks) {
     State& s = *state_;
-    s.add_up();
+    s.sum_counts();
     std::uint64_t trimmed = 0;
     for (std::uint64_t n = 0; n < s.geometry.group_count; ++n) {
         const GroupNr number(n);
         Group& group = s.group(number);
         const TrimsGroup trims(s);
         std::vector<std::pair<std::uint32_t, std::uint32_t>> runs;
-        Claim held;  // what is discarded cannot be promised meanwhile
+        DelallocReservation held;  // what is discarded cannot be promised meanwhile
         {
             MutexLock guard(group.lock);
             if (!s.load_blocks(number, group)) continue;
@@ -108,18 +108,18 @@ Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
             for (std::uint32_t i = 0; i < limit;) {
                 std::uint32_t k = i;
                 while (k < limit && !group.blocks->test(k)) ++k;
-                Result<Claim> hold;
-                if (k > i && std::uint64_t{k - i} * s.ratio() >= min_blocks && (hold = claim_unavoided(k - i, true))) {
+                Result<DelallocReservation> hold;
+                if (k > i && std::uint64_t{k - i} * s.ratio() >= min_blocks && (hold = reserve_without_avoided(k - i, true))) {
                     held.merge(std::move(*hold));
                     runs.emplace_back(i, k - i);
                     // Busy while it is discarded.
-                    group.blocks->take(i, k - i);
+                    group.blocks->mark_used(i, k - i);
                     group.blocks->free -= k - i;
-                    group.blocks->apart += k - i;
+                    group.blocks->memory_only += k - i;
                 }
                 i = k + 1;
             }
-            s.facts[n].free_hint.store(group.blocks->free);
+            s.groups[n].free_hint.store(group.blocks->free);
         }
         Result<void> failed;
         for (const auto& [index, count] : runs) {
@@ -131,8 +131,8 @@ Result<std::uint64_t> Allocator::discard_free(std::uint64_t min_blocks) {
                 if (r) trimmed += blocks * s.geometry.block_size;
                 else failed = std::move(r);
             }
-            held.take(count);
-            s.give_back(first, blocks, false);
+            held.consume(count);
+            s.return_to_free(first, blocks, false);
         }
         if (!failed) return fail(failed.error());
     }

@@ -5,7 +5,7 @@
 
 namespace uext4 {
 
-std::uint32_t next_clear(const FreeRuns::Bits& bits, std::uint32_t from, std::uint32_t limit) {
+std::uint32_t next_clear(const FreeRunIndex::Bits& bits, std::uint32_t from, std::uint32_t limit) {
     while (from < limit) {
         const std::uint64_t word = ~bits[from / 64] >> (from % 64);
         if (word) return std::min(limit, from + static_cast<std::uint32_t>(std::countr_zero(word)));
@@ -14,7 +14,7 @@ std::uint32_t next_clear(const FreeRuns::Bits& bits, std::uint32_t from, std::ui
     return limit;
 }
 
-std::uint32_t next_set(const FreeRuns::Bits& bits, std::uint32_t from, std::uint32_t limit) {
+std::uint32_t next_set(const FreeRunIndex::Bits& bits, std::uint32_t from, std::uint32_t limit) {
     while (from < limit) {
         const std::uint64_t word = bits[from / 64] >> (from % 64);
         if (word) return std::min(limit, from + static_cast<std::uint32_t>(std::countr_zero(word)));
@@ -23,7 +23,7 @@ std::uint32_t next_set(const FreeRuns::Bits& bits, std::uint32_t from, std::uint
     return limit;
 }
 
-FreeRuns::Node FreeRuns::leaf(const Bits& bits, std::uint32_t index) {
+FreeRunIndex::Node FreeRunIndex::leaf(const Bits& bits, std::uint32_t index) {
     Node node;
     const std::uint32_t begin = index * leaf_bits;
     const std::uint32_t end =
@@ -38,12 +38,12 @@ FreeRuns::Node FreeRuns::leaf(const Bits& bits, std::uint32_t index) {
     return node;
 }
 
-FreeRuns::Node FreeRuns::joined(const Node& left, const Node& right, std::uint32_t half) {
+FreeRunIndex::Node FreeRunIndex::joined(const Node& left, const Node& right, std::uint32_t half) {
     return {left.front == half ? half + right.front : left.front, right.back == half ? half + left.back : right.back,
             std::max({left.best, right.best, left.back + right.front})};
 }
 
-void FreeRuns::build(const Bits& bits) {
+void FreeRunIndex::build(const Bits& bits) {
     leaves_ = std::bit_ceil(static_cast<std::uint32_t>((bits.size() + leaf_words - 1) / leaf_words));
     nodes_.assign(std::size_t{2} * leaves_, Node());
     for (std::uint32_t i = 0; std::size_t{i} * leaf_words < bits.size(); ++i) nodes_[leaves_ + i] = leaf(bits, i);
@@ -51,7 +51,7 @@ void FreeRuns::build(const Bits& bits) {
         nodes_[n] = joined(nodes_[2 * n], nodes_[2 * n + 1], leaf_bits * (leaves_ / std::bit_floor(n) / 2));
 }
 
-void FreeRuns::changed(const Bits& bits, std::uint32_t first, std::uint32_t count) {
+void FreeRunIndex::update(const Bits& bits, std::uint32_t first, std::uint32_t count) {
     if (nodes_.empty() || count == 0) return;
     std::uint32_t low = first / leaf_bits, high = (first + count - 1) / leaf_bits;
     for (std::uint32_t i = low; i <= high; ++i) nodes_[leaves_ + i] = leaf(bits, i);
@@ -62,14 +62,14 @@ void FreeRuns::changed(const Bits& bits, std::uint32_t first, std::uint32_t coun
     }
 }
 
-bool FreeRuns::Walk::take(std::uint32_t at, std::uint32_t count) {
+bool FreeRunIndex::Walk::take(std::uint32_t at, std::uint32_t count) {
     if (run == 0) start = at;
     run += count;
     best = std::max(best, run);
     return done();
 }
 
-bool FreeRuns::walk_bits(Walk& walk, std::uint32_t from, std::uint32_t end) {
+bool FreeRunIndex::walk_bits(Walk& walk, std::uint32_t from, std::uint32_t end) {
     for (std::uint32_t at = from; at < end;) {
         const std::uint32_t stop = next_set(walk.bits, at, end);
         if (stop > at && walk.take(at, stop - at)) return true;
@@ -80,7 +80,7 @@ bool FreeRuns::walk_bits(Walk& walk, std::uint32_t from, std::uint32_t end) {
     return false;
 }
 
-bool FreeRuns::walk_node(Walk& walk, std::uint32_t node, std::uint32_t from, std::uint32_t size) const {
+bool FreeRunIndex::walk_node(Walk& walk, std::uint32_t node, std::uint32_t from, std::uint32_t size) const {
     const std::uint32_t end = from + size;
     if (walk.end <= from || end <= walk.from) return false;
     const Node& seen = nodes_[node];
@@ -100,14 +100,14 @@ bool FreeRuns::walk_node(Walk& walk, std::uint32_t node, std::uint32_t from, std
     return walk_node(walk, 2 * node, from, size / 2) || walk_node(walk, 2 * node + 1, from + size / 2, size / 2);
 }
 
-std::uint32_t FreeRuns::longest(const Bits& bits, std::uint32_t from, std::uint32_t end) const {
+std::uint32_t FreeRunIndex::longest_run(const Bits& bits, std::uint32_t from, std::uint32_t end) const {
     if (from >= end) return 0;
     Walk walk{bits, from, end, ~std::uint32_t{0}};
     walk_node(walk, 1, 0, leaves_ * leaf_bits);
     return walk.best;
 }
 
-std::uint32_t FreeRuns::first(const Bits& bits, std::uint32_t from, std::uint32_t end, std::uint32_t length) const {
+std::uint32_t FreeRunIndex::first_run(const Bits& bits, std::uint32_t from, std::uint32_t end, std::uint32_t length) const {
     if (from >= end) return end;
     Walk walk{bits, from, end, length};
     return walk_node(walk, 1, 0, leaves_ * leaf_bits) ? walk.start : end;

@@ -9,19 +9,19 @@ namespace uext4 {
 
 // A tree over pieces of the bitmap. Each node knows of its bits how many are clear at its start, at its end, and in the
 // longest run. The bitmap is the caller's, who says what has changed.
-class FreeRuns {
+class FreeRunIndex {
 public:
     using Bits = std::vector<std::uint64_t>;
 
     void build(const Bits& bits);
     // These bits, `count` from `first` on.
-    void changed(const Bits& bits, std::uint32_t first, std::uint32_t count);
+    void update(const Bits& bits, std::uint32_t first, std::uint32_t count);
 
-    std::uint32_t longest() const { return nodes_.empty() ? 0 : nodes_[1].best; }
+    std::uint32_t longest_run() const { return nodes_.empty() ? 0 : nodes_[1].best; }
     // The longest run within [from, end); what lies outside of it does not count.
-    std::uint32_t longest(const Bits& bits, std::uint32_t from, std::uint32_t end) const;
+    std::uint32_t longest_run(const Bits& bits, std::uint32_t from, std::uint32_t end) const;
     // The start of the first run of at least `length` there, or `end`.
-    std::uint32_t first(const Bits& bits, std::uint32_t from, std::uint32_t end, std::uint32_t length) const;
+    std::uint32_t first_run(const Bits& bits, std::uint32_t from, std::uint32_t end, std::uint32_t length) const;
 
     std::uint64_t bytes() const { return nodes_.size() * sizeof(Node); }
 
@@ -50,7 +50,7 @@ private:
 };
 
 // The first clear bit, or the first set one, of [from, limit), or `limit`.
-std::uint32_t next_clear(const FreeRuns::Bits& bits, std::uint32_t from, std::uint32_t limit);
-std::uint32_t next_set(const FreeRuns::Bits& bits, std::uint32_t from, std::uint32_t limit);
+std::uint32_t next_clear(const FreeRunIndex::Bits& bits, std::uint32_t from, std::uint32_t limit);
+std::uint32_t next_set(const FreeRunIndex::Bits& bits, std::uint32_t from, std::uint32_t limit);
 
 }  // namespace uext4

@@ -9,7 +9,7 @@
 namespace uext4 {
 namespace {
 
-using Bits = FreeRuns::Bits;
+using Bits = FreeRunIndex::Bits;
 
 bool is_clear(const Bits& bits, std::uint32_t i) { return (bits[i / 64] >> (i % 64) & 1) == 0; }
 
@@ -34,10 +34,10 @@ std::pair<std::uint32_t, std::uint32_t> searched(const Bits& bits, std::uint32_t
     return {longest, first};
 }
 
-void expect_same(const FreeRuns& runs, const Bits& bits, std::uint32_t from, std::uint32_t end, std::uint32_t length) {
+void expect_same(const FreeRunIndex& runs, const Bits& bits, std::uint32_t from, std::uint32_t end, std::uint32_t length) {
     const auto [longest, first] = searched(bits, from, end, length);
-    EXPECT_EQ(runs.longest(bits, from, end), longest) << from << ".." << end;
-    EXPECT_EQ(runs.first(bits, from, end, length), first) << length << " in " << from << ".." << end;
+    EXPECT_EQ(runs.longest_run(bits, from, end), longest) << from << ".." << end;
+    EXPECT_EQ(runs.first_run(bits, from, end, length), first) << length << " in " << from << ".." << end;
 }
 
 // 8,192 words are the group of a file system with blocks of 64 KiB.
@@ -48,9 +48,9 @@ TEST_P(OfWords, AreThoseOfASearch) {
     const auto size = static_cast<std::uint32_t>(bits.size() * 64);
     std::mt19937 random(GetParam());
     const auto below = [&](std::uint32_t limit) { return static_cast<std::uint32_t>(random() % limit); };
-    FreeRuns runs;
+    FreeRunIndex runs;
     runs.build(bits);
-    EXPECT_EQ(runs.longest(), size);
+    EXPECT_EQ(runs.longest_run(), size);
     expect_same(runs, bits, 0, size, size);
     const int rounds = size > 100000 ? 40 : 400;
     for (int round = 0; round < rounds; ++round) {
@@ -59,12 +59,12 @@ TEST_P(OfWords, AreThoseOfASearch) {
         for (int n = 0; n < (most == 2 ? 40 : 2); ++n) {
             const std::uint32_t first = below(size), count = std::min(1 + below(most), size - first);
             change(bits, first, count, below(100) < (round < rounds / 2 ? 70 : 30));
-            runs.changed(bits, first, count);
+            runs.update(bits, first, count);
         }
         if (round == rounds * 3 / 4) runs.build(bits);
         const std::uint32_t from = below(size), end = from + below(size - from) + 1;
         const std::uint32_t longest = searched(bits, 0, size, 1).first;
-        EXPECT_EQ(runs.longest(), longest);
+        EXPECT_EQ(runs.longest_run(), longest);
         for (std::uint32_t length : {1u, 2u, 1 + below(70), 1 + below(longest + 1), std::max(longest, 1u)}) {
             expect_same(runs, bits, 0, size, length);
             expect_same(runs, bits, from, end, length);

@@ -13,8 +13,8 @@ void set_bits(Bytes bitmap, std::uint64_t first, std::uint64_t count) {
     for (std::uint64_t i = first; i < first + count; ++i) bitmap[i / 8] |= std::byte{1} << static_cast<int>(i % 8);
 }
 
-std::unique_ptr<BusyMap> busy_map(ConstBytes bitmap, std::uint32_t bits) {
-    auto map = std::make_unique<BusyMap>();
+std::unique_ptr<ClusterBitmap> busy_map(ConstBytes bitmap, std::uint32_t bits) {
+    auto map = std::make_unique<ClusterBitmap>();
     map->bits.resize((bits + 63) / 64);
     std::memcpy(map->bits.data(), bitmap.data(), std::min<std::size_t>(map->bits.size() * 8, bitmap.size()));
     for (std::uint32_t i = bits; i < map->bits.size() * 64; ++i) map->set(i);
@@ -26,7 +26,7 @@ std::unique_ptr<BusyMap> busy_map(ConstBytes bitmap, std::uint32_t bits) {
 
 Group& AllocatorState::group(GroupNr g) {
     MutexLock guard(table_lock);
-    auto& slot = facts[g.value].group;
+    auto& slot = groups[g.value].group;
     if (!slot) slot = std::make_unique<Group>(g.value);
     return *slot;
 }
@@ -43,7 +43,7 @@ Result<BufferRef> AllocatorState::descriptor(GroupNr g, std::uint32_t& offset) {
         const auto d = view(buffer, static_cast<std::uint32_t>(i) * geometry.desc_size);
         if (!d.checksum_ok(geometry, n)) {
             Error error{EUCLEAN, fmt::format("group {}: descriptor: bad checksum", n)};
-            if (!reads_only) return fail(std::move(error));
+            if (!read_only) return fail(std::move(error));
             all_good = false;
             if (n == g) distrusted = std::move(error);
         }
@@ -72,7 +72,7 @@ Result<BufferRef> AllocatorState::descriptor(GroupNr g, std::uint32_t& offset) {
     }
     if (all_good) buffer->set_kind(BlockKind::group_descriptors);
     guard.unlock();
-    if (distrusted) damage(*distrusted);
+    if (distrusted) report_corruption(*distrusted);
     return buffer;
 }
 
@@ -123,10 +123,10 @@ Result<void> AllocatorState::check_inode_bitmap(GroupNr g, const BufferRef& desc
 }
 
 Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
-    grp.recent = true;
+    grp.recently_used = true;
     if (grp.blocks) return {};
     if (grp.bad_blocks) return fail(EUCLEAN, "group {}: block bitmap: damaged", g);
-    auto load = [&]() -> Result<std::unique_ptr<BusyMap>> {
+    auto load = [&]() -> Result<std::unique_ptr<ClusterBitmap>> {
         std::uint32_t offset = 0;
         BufferRef desc = TRY(descriptor(g, offset));
         const auto d = view(desc, offset);
@@ -140,30 +140,30 @@ Result<void> AllocatorState::load_blocks(GroupNr g, Group& grp) {
             return fail(EUCLEAN, "group {}: block bitmap: block {}, of the file system's own, is not marked", g,
                         *block);
         // Without a checksum this is what tells zeros, or anything else, from a bitmap.
-        if (const std::uint32_t told = d.free_clusters(); counts_hold && map->free != told)
+        if (const std::uint32_t told = d.free_clusters(); counts_consistent && map->free != told)
             return fail(EUCLEAN, "group {}: block bitmap: the descriptor says {}, expected {}", g,
                         counted(told, "free cluster"), map->free);
         return map;
     };
-    Result<std::unique_ptr<BusyMap>> map = load();
+    Result<std::unique_ptr<ClusterBitmap>> map = load();
     if (!map) {
         if (map.error().code == EUCLEAN) {
             grp.bad_blocks = true;
-            give_up_blocks(g);
+            disable_block_bitmap(g);
         }
-        if (map.error().code == EUCLEAN || map.error().code == EIO) damage(map.error());
+        if (map.error().code == EUCLEAN || map.error().code == EIO) report_corruption(map.error());
         return fail(map.error());
     }
     grp.blocks = std::move(*map);
     grp.blocks->runs.build(grp.blocks->bits);
-    keep_maps_bounded(g, grp, grp.blocks->bytes());
-    facts[g.value].free_hint.store(grp.blocks->free);
+    limit_bitmap_memory(g, grp, grp.blocks->bytes());
+    groups[g.value].free_hint.store(grp.blocks->free);
     return {};
 }
 
 // What nobody can be given is promised to nobody.
-void AllocatorState::give_up_blocks(GroupNr g) {
-    facts[g.value].free_hint.store(0);
+void AllocatorState::disable_block_bitmap(GroupNr g) {
+    groups[g.value].free_hint.store(0);
     std::uint32_t offset = 0;
     Result<BufferRef> desc = descriptor(g, offset);
     if (!desc) return;
@@ -173,10 +173,10 @@ void AllocatorState::give_up_blocks(GroupNr g) {
 }
 
 Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
-    grp.recent = true;
+    grp.recently_used = true;
     if (grp.inodes) return {};
     if (grp.bad_inodes) return fail(EUCLEAN, "group {}: inode bitmap: damaged", g);
-    auto load = [&]() -> Result<std::unique_ptr<BusyMap>> {
+    auto load = [&]() -> Result<std::unique_ptr<ClusterBitmap>> {
         std::uint32_t offset = 0;
         BufferRef desc = TRY(descriptor(g, offset));
         const auto d = view(desc, offset);
@@ -190,23 +190,23 @@ Result<void> AllocatorState::load_inodes(GroupNr g, Group& grp) {
         auto map = busy_map(bitmap->data(), geometry.inodes_per_group);
         for (std::uint32_t i = 0; g.value == 0 && i + 1 < geometry.first_inode; ++i)
             if (!map->test(i)) return fail(EUCLEAN, "group 0: inode bitmap: reserved inode {} is not marked", i + 1);
-        if (const std::uint32_t told = d.free_inodes(); counts_hold && map->free != told)
+        if (const std::uint32_t told = d.free_inodes(); counts_consistent && map->free != told)
             return fail(EUCLEAN, "group {}: inode bitmap: the descriptor says {}, expected {}", g,
                         counted(told, "free inode"), map->free);
         return map;
     };
-    Result<std::unique_ptr<BusyMap>> map = load();
+    Result<std::unique_ptr<ClusterBitmap>> map = load();
     if (!map) {
         if (map.error().code == EUCLEAN) {
             grp.bad_inodes = true;
-            facts[g.value].free_inode_hint.store(0);
+            groups[g.value].free_inode_hint.store(0);
         }
-        if (map.error().code == EUCLEAN || map.error().code == EIO) damage(map.error());
+        if (map.error().code == EUCLEAN || map.error().code == EIO) report_corruption(map.error());
         return fail(map.error());
     }
     grp.inodes = std::move(*map);
-    keep_maps_bounded(g, grp, grp.inodes->bytes());
-    facts[g.value].free_inode_hint.store(grp.inodes->free);
+    limit_bitmap_memory(g, grp, grp.inodes->bytes());
+    groups[g.value].free_inode_hint.store(grp.inodes->free);
     return {};
 }
 
@@ -217,7 +217,7 @@ Result<BufferRef> AllocatorState::writable_block_bitmap(Handle& handle, GroupNr 
         geometry.descriptor_checksum != format::DescriptorChecksum::none) {
         const std::vector<std::byte> initial = TRY(initial_block_bitmap(g));
         BufferRef bitmap = TRY(buffers.get(d.block_bitmap(), "block bitmap"));
-        TRY(handle.create_access(bitmap));
+        TRY(handle.get_create_access(bitmap));
         std::memcpy(bitmap->data().data(), initial.data(), initial.size());
         bitmap->set_kind(BlockKind::block_bitmap);
         MutexLock guard(desc->lock);
@@ -227,7 +227,7 @@ Result<BufferRef> AllocatorState::writable_block_bitmap(Handle& handle, GroupNr 
     }
     BufferRef bitmap = TRY(buffers.read(d.block_bitmap(), "block bitmap"));
     TRY(check_block_bitmap(g, desc, offset, bitmap));
-    TRY(handle.write_access(bitmap));
+    TRY(handle.get_write_access(bitmap));
     return bitmap;
 }
 
@@ -237,7 +237,7 @@ Result<BufferRef> AllocatorState::writable_inode_bitmap(Handle& handle, GroupNr 
     if ((d.flags() & format::group_flag::inode_uninit) &&
         geometry.descriptor_checksum != format::DescriptorChecksum::none) {
         BufferRef bitmap = TRY(buffers.get(d.inode_bitmap(), "inode bitmap"));
-        TRY(handle.create_access(bitmap));
+        TRY(handle.get_create_access(bitmap));
         if (geometry.inodes_per_group < geometry.block_size * 8)
             set_bits(bitmap->data(), geometry.inodes_per_group, geometry.block_size * 8 - geometry.inodes_per_group);
         bitmap->set_kind(BlockKind::inode_bitmap);
@@ -248,7 +248,7 @@ Result<BufferRef> AllocatorState::writable_inode_bitmap(Handle& handle, GroupNr 
     }
     BufferRef bitmap = TRY(buffers.read(d.inode_bitmap(), "inode bitmap"));
     TRY(check_inode_bitmap(g, desc, offset, bitmap));
-    TRY(handle.write_access(bitmap));
+    TRY(handle.get_write_access(bitmap));
     return bitmap;
 }
 

@@ -5,17 +5,17 @@
 
 namespace uext4 {
 
-Result<Allocator::InodePlace> Allocator::place_of(InodeNr ino) {
+Result<Allocator::InodeLocation> Allocator::locate_inode(InodeNr ino) {
     State& s = *state_;
     const format::Geometry& g = s.geometry;
     if (!g.valid_inode(ino)) return fail(EUCLEAN, "inode {}: the file system has {}", ino, g.inodes_count);
     std::uint32_t offset = 0;
     BufferRef desc = TRY(s.descriptor(g.group_of(ino), offset));
     const std::uint32_t index = g.index_in_group(ino), per_block = g.block_size / g.inode_size;
-    return InodePlace{s.view(desc, offset).inode_table() + index / per_block, index % per_block * g.inode_size};
+    return InodeLocation{s.view(desc, offset).inode_table() + index / per_block, index % per_block * g.inode_size};
 }
 
-Result<bool> Allocator::inode_in_use(InodeNr ino) {
+Result<bool> Allocator::is_inode_used(InodeNr ino) {
     State& s = *state_;
     if (!s.geometry.valid_inode(ino)) return false;
     const GroupNr number = s.geometry.group_of(ino);
@@ -61,31 +61,31 @@ Result<void> read_table(AllocatorState& s, const format::GroupDescView& d, std::
     const std::uint32_t block = index / (s.geometry.block_size / s.geometry.inode_size);
     if (block >= first_new_block(s, d)) return {};
     const Result<BufferRef> table = s.buffers.read(d.inode_table() + block, "inode table");
-    if (!table && table.error().code == EIO) s.damage(table.error());
+    if (!table && table.error().code == EIO) s.report_corruption(table.error());
     return table ? Result<void>() : fail(table.error());
 }
 
 // The inodes of a block that cannot be read are given to nobody as long as this mount lasts.
-void put_aside(AllocatorState& s, GroupNr number, BusyMap& map, std::uint32_t index) {
+void put_aside(AllocatorState& s, GroupNr number, ClusterBitmap& map, std::uint32_t index) {
     const std::uint32_t per_block = s.geometry.block_size / s.geometry.inode_size,
                         first = index / per_block * per_block;
     for (std::uint32_t i = first; i < std::min(first + per_block, s.geometry.inodes_per_group); ++i) {
         if (map.test(i)) continue;
         map.set(i);
-        ++map.apart;
+        ++map.memory_only;
         --map.free;
     }
-    s.facts[number.value].free_inode_hint.store(map.free, std::memory_order_relaxed);
+    s.groups[number.value].free_inode_hint.store(map.free, std::memory_order_relaxed);
 }
 
 // The group's lock held; its inodes are loaded, and this one is free.
 Result<void> mark_inode(AllocatorState& s, Handle& handle, GroupNr number, Group& group, std::uint32_t index,
                         bool directory) {
     const format::Geometry& g = s.geometry;
-    BusyMap& map = *group.inodes;
+    ClusterBitmap& map = *group.inodes;
     std::uint32_t offset = 0;
     BufferRef desc = TRY(s.descriptor(number, offset));
-    TRY(handle.write_access(desc));
+    TRY(handle.get_write_access(desc));
     auto d = s.view(desc, offset);
     // Table blocks that come into use for the first time must not show what the device held before.
     const bool counts_unused = g.descriptor_checksum != format::DescriptorChecksum::none;
@@ -93,7 +93,7 @@ Result<void> mark_inode(AllocatorState& s, Handle& handle, GroupNr number, Group
         counts_unused ? g.inodes_per_group - std::min(d.itable_unused(), g.inodes_per_group) : g.inodes_per_group;
     for (std::uint32_t b = first_new_block(s, d); b <= index / (g.block_size / g.inode_size); ++b) {
         BufferRef table = TRY(s.buffers.get(d.inode_table() + b, "inode table"));
-        TRY(handle.create_access(table));
+        TRY(handle.get_create_access(table));
     }
     BufferRef bitmap = TRY(s.writable_inode_bitmap(handle, number, desc, offset));
     bitmap->data()[index / 8] |= std::byte{1} << static_cast<int>(index % 8);
@@ -108,7 +108,7 @@ Result<void> mark_inode(AllocatorState& s, Handle& handle, GroupNr number, Group
     map.set(index);
     if (map.first_free == index) map.first_free = index + 1;
     --map.free;
-    s.facts[number.value].free_inode_hint.store(map.free, std::memory_order_relaxed);
+    s.groups[number.value].free_inode_hint.store(map.free, std::memory_order_relaxed);
     s.free_inodes.fetch_sub(1);
     return {};
 }
@@ -119,13 +119,13 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
     State& s = *state_;
     const format::Geometry& g = s.geometry;
     TRY(s.may_allocate());
-    s.add_up();
+    s.sum_counts();
     const std::uint64_t start = first_group(s, parent, directory);
     std::string damage;  // of a group that is not used for it
     bool unreadable = false;
     for (std::uint64_t n = 0; n < g.group_count; ++n) {
         const GroupNr number((start + n) % g.group_count);
-        if (s.known_without_inodes(number)) continue;
+        if (s.is_known_full_of_inodes(number)) continue;
         Group& group = s.group(number);
         MutexLock guard(group.lock);
         if (Result<void> loaded = s.load_inodes(number, group); !loaded) {
@@ -133,7 +133,7 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
             if (damage.empty()) damage = "; " + loaded.error().what;
             continue;
         }
-        BusyMap& map = *group.inodes;
+        ClusterBitmap& map = *group.inodes;
         std::uint32_t from = map.first_free;
         if (number.value == 0) from = std::max(from, g.first_inode - 1);
         std::uint32_t index = g.inodes_per_group;
@@ -146,7 +146,7 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
             at = (at / 64 + 1) * 64;
         }
         if (index >= g.inodes_per_group) {
-            s.facts[number.value].free_inode_hint.store(0, std::memory_order_relaxed);
+            s.groups[number.value].free_inode_hint.store(0, std::memory_order_relaxed);
             continue;
         }
         map.first_free = index;  // no clear bit was found below it
@@ -166,11 +166,11 @@ Result<InodeNr> Allocator::allocate_inode(Handle& handle, InodeNr parent, bool d
     return fail(unreadable ? EIO : ENOSPC, "no free inode{}", damage);
 }
 
-Result<void> Allocator::use_inode(Handle& handle, InodeNr ino, bool directory) {
+Result<void> Allocator::mark_inode_used(Handle& handle, InodeNr ino, bool directory) {
     State& s = *state_;
     const format::Geometry& g = s.geometry;
     if (!g.valid_inode(ino) || ino.value < g.first_inode) return fail(EUCLEAN, "inode {}: cannot be taken", ino);
-    s.add_up();
+    s.sum_counts();
     const GroupNr number = g.group_of(ino);
     const std::uint32_t index = g.index_in_group(ino);
     Group& group = s.group(number);
@@ -184,7 +184,7 @@ Result<void> Allocator::free_inode(Handle& handle, InodeNr ino, bool directory) 
     State& s = *state_;
     const format::Geometry& g = s.geometry;
     if (!g.valid_inode(ino) || ino.value < g.first_inode) return fail(EUCLEAN, "inode {}: cannot be freed", ino);
-    s.add_up();
+    s.sum_counts();
     const GroupNr number = g.group_of(ino);
     const std::uint32_t index = g.index_in_group(ino);
     Group& group = s.group(number);
@@ -192,12 +192,12 @@ Result<void> Allocator::free_inode(Handle& handle, InodeNr ino, bool directory) 
     TRY(s.load_inodes(number, group));
     std::uint32_t offset = 0;
     BufferRef desc = TRY(s.descriptor(number, offset));
-    TRY(handle.write_access(desc));
+    TRY(handle.get_write_access(desc));
     BufferRef bitmap = TRY(s.writable_inode_bitmap(handle, number, desc, offset));
     if (!(std::to_integer<unsigned>(bitmap->data()[index / 8]) >> (index % 8) & 1))
         return fail(EUCLEAN, "group {}: inode bitmap: inode {} is freed and was free", number, ino);
     bitmap->data()[index / 8] &= ~(std::byte{1} << static_cast<int>(index % 8));
-    ++group.inodes->apart;  // until that is durable
+    ++group.inodes->memory_only;  // until that is durable
     {
         MutexLock change(desc->lock);
         auto d = s.view(desc, offset);
@@ -207,8 +207,8 @@ Result<void> Allocator::free_inode(Handle& handle, InodeNr ino, bool directory) 
         d.set_checksum(g, number);
     }
     s.free_inodes.fetch_add(1);
-    s.pending_inodes.fetch_add(1);
-    handle.when_durable([state = s.weak_from_this(), number, index] {
+    s.pending_free_inodes.fetch_add(1);
+    handle.on_durable([state = s.weak_from_this(), number, index] {
         auto alive = state.lock();
         if (!alive) return;
         Group& home = alive->group(number);
@@ -216,12 +216,12 @@ Result<void> Allocator::free_inode(Handle& handle, InodeNr ino, bool directory) 
         if (home.inodes) {
             home.inodes->clear(index);
             ++home.inodes->free;
-            --home.inodes->apart;
+            --home.inodes->memory_only;
             home.inodes->first_free = std::min(home.inodes->first_free, index);
-            alive->facts[number.value].free_inode_hint.store(home.inodes->free, std::memory_order_relaxed);
+            alive->groups[number.value].free_inode_hint.store(home.inodes->free, std::memory_order_relaxed);
         }
-        alive->times_given_back.fetch_add(1);
-        alive->pending_inodes.fetch_sub(1);
+        alive->free_count_generation.fetch_add(1);
+        alive->pending_free_inodes.fetch_sub(1);
     });
     return {};
 }

@@ -11,26 +11,26 @@ namespace uext4 {
 
 // Elements are default-constructed and stay where they are. Any thread may ask.
 template <typename T>
-class LazyTable {
+class SparseArray {
 public:
-    explicit LazyTable(std::size_t size) : pieces_((size + in_piece - 1) / in_piece) {}
-    ~LazyTable() {
+    explicit SparseArray(std::size_t size) : pieces_((size + piece_size - 1) / piece_size) {}
+    ~SparseArray() {
         for (std::atomic<T*>& piece : pieces_) delete[] piece.load(std::memory_order_relaxed);
     }
-    LazyTable(const LazyTable&) = delete;
+    SparseArray(const SparseArray&) = delete;
 
     T& operator[](std::size_t n) {
-        std::atomic<T*>& slot = pieces_[n / in_piece];
+        std::atomic<T*>& slot = pieces_[n / piece_size];
         T* piece = slot.load(std::memory_order_acquire);
         if (!piece) {
-            auto made = std::make_unique<T[]>(in_piece);
+            auto made = std::make_unique<T[]>(piece_size);
             if (slot.compare_exchange_strong(piece, made.get(), std::memory_order_acq_rel)) piece = made.release();
         }
-        return piece[n % in_piece];
+        return piece[n % piece_size];
     }
 
 private:
-    static constexpr std::size_t in_piece = 512;
+    static constexpr std::size_t piece_size = 512;
     std::vector<std::atomic<T*>> pieces_;
 };
 

@@ -211,7 +211,7 @@ TEST_P(Api, TheFileSystemsOwnInodesAreLookedAtAndNotChanged) {
         auto found = fs->resolve(fmt::format("<{}>", number), root);
         if (!found) continue;
         Inode& inode = **found;
-        if (!is_own(inode)) continue;
+        if (!is_system_inode(inode)) continue;
         ++seen;
         auto refused = [&](const auto& result) { EXPECT_TRUE(!result && result.error().code == EPERM) << number; };
         auto read_only = fs->open(*found, O_RDONLY, root, true);
@@ -416,7 +416,7 @@ TEST_P(ManyFiles, ChangedOnceLeaveMemoryAgain) {
     for (const Door& door : doors) {
         SCOPED_TRACE(door.name);
         mount("cache=4M,noatime");
-        const auto bytes = [&] { return fs->volume().fs().inode_bytes.load(); };
+        const auto bytes = [&] { return fs->volume().fs().inode_memory.load(); };
         ASSERT_TRUE(fs->resolve("/d0", root));
         std::uint64_t most = bytes();
         ASSERT_TRUE(fs->resolve(name(0), root));
@@ -478,12 +478,12 @@ TEST_P(ManyFiles, WrittenOnceAreNotDirtyAllAtOnce) {
     std::uint64_t most_dirty = 0, most_used = 0;
     for (int i = 0; i < files; ++i) {
         write(name(i), std::as_bytes(std::span("y", 1)), O_WRONLY);
-        most_dirty = std::max(most_dirty, pages.dirty());
-        most_used = std::max(most_used, pages.used());
+        most_dirty = std::max(most_dirty, pages.dirty_bytes());
+        most_used = std::max(most_used, pages.used_bytes());
     }
     EXPECT_LE(most_dirty, pages.dirty_limit() + pages.folio_size());
     EXPECT_LE(most_used, pages.limit() + pages.limit() / 32);
-    EXPECT_LE(pages.looked_at(), std::uint64_t{files} * 16);
+    EXPECT_LE(pages.scanned_folios(), std::uint64_t{files} * 16);
     unmount();
     mount("noatime");
     for (int i = 0; i < files; i += 7) {

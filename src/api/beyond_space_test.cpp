@@ -89,7 +89,7 @@ protected:
         auto count = file.write(offset, in);
         std::size_t done = count.value_or(0);
         if (done == in.size()) return;
-        count = file.write_beyond_space(offset + done, in.subspan(done));
+        count = file.write_beyond_reserved_space(offset + done, in.subspan(done));
         ASSERT_TRUE(count) << count.error().what;
         ASSERT_EQ(done + *count, in.size());
     }
@@ -321,7 +321,7 @@ TEST_P(BeyondSpace, LeavesTheReserveAlone) {
     const auto taken = file->write(0, contents);
     const std::size_t done = taken.value_or(0);
     EXPECT_LT(done, 64 * KiB);
-    const auto kept = file->write_beyond_space(done, ConstBytes(contents).subspan(done));
+    const auto kept = file->write_beyond_reserved_space(done, ConstBytes(contents).subspan(done));
     ASSERT_TRUE(kept) << kept.error().what;
     const std::size_t all = done + *kept;
     EXPECT_EQ(sync(*file), ENOSPC);
@@ -344,21 +344,21 @@ TEST_P(BeyondSpace, HasBounds) {
     fill(0);
     auto file = open("/file");
     const auto contents = pattern(4 << 20);
-    const auto kept = file->write_beyond_space(0, contents);
+    const auto kept = file->write_beyond_reserved_space(0, contents);
     ASSERT_TRUE(kept) << kept.error().what;
     EXPECT_GE(*kept, 128 * KiB);
     EXPECT_LE(*kept, 512 * KiB);
-    const auto more = file->write_beyond_space(*kept, ConstBytes(contents).subspan(*kept));
+    const auto more = file->write_beyond_reserved_space(*kept, ConstBytes(contents).subspan(*kept));
     ASSERT_FALSE(more);
     EXPECT_EQ(more.error().code, ENOSPC);
     // Where some have taken what they may, others get a little.
     std::vector<std::unique_ptr<OpenFile>> greedy;
     for (int i = 0; i < 5; ++i) {
         greedy.push_back(open(fmt::format("/greedy{}", i).c_str()));
-        (void)greedy.back()->write_beyond_space(0, contents);
+        (void)greedy.back()->write_beyond_reserved_space(0, contents);
     }
     auto modest = open("/modest");
-    EXPECT_EQ(modest->write_beyond_space(0, ConstBytes(contents).first(64 * KiB)).value_or(0), 64 * KiB);
+    EXPECT_EQ(modest->write_beyond_reserved_space(0, ConstBytes(contents).first(64 * KiB)).value_or(0), 64 * KiB);
     // Others go on, with memory and with what needs no space.
     EXPECT_EQ(read(*file, 0, *kept),
               std::vector<std::byte>(contents.begin(), contents.begin() + static_cast<std::ptrdiff_t>(*kept)));

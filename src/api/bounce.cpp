@@ -67,7 +67,7 @@ namespace {
 // What was refused may have been refused to somebody else a moment ago; it is asked for a second time.
 bool was_forbidden(const std::byte* memory, std::size_t length) {
     const auto start = reinterpret_cast<std::uintptr_t>(memory);
-    return ForbiddenPages::instance().wait(start, start + length);
+    return RejectedPages::instance().wait(start, start + length);
 }
 
 }  // namespace
@@ -90,16 +90,16 @@ std::size_t PageBuffer::copy(const std::byte* program, std::size_t n, bool store
         }
         if (++refusals > patience) break;
         if (refusals == 1 && was_forbidden(program + done, n - done)) continue;
-        if (!ClientMaps::admit(program + done, stores)) break;
+        if (!ClientMaps::make_accessible(program + done, stores)) break;
     }
     // What the program does next to the page that was refused is answered by itself.
     if (done < n) (void)was_forbidden(program + done, 1);
     return done;
 }
 
-Result<std::size_t> read_bounced(Bytes out, const std::function<Result<std::size_t>(std::size_t, Bytes)>& read) {
+Result<std::size_t> read_through_bounce_buffer(Bytes out, const std::function<Result<std::size_t>(std::size_t, Bytes)>& read) {
     if (out.empty()) return read(0, out);
-    const TransferRoom room(out.size());
+    const TransferBuffer room(out.size());
     const PageBuffer buffer = TRY(PageBuffer::make(room.size()));
     std::size_t done = 0;
     while (done < out.size()) {
@@ -117,13 +117,13 @@ Result<std::size_t> read_bounced(Bytes out, const std::function<Result<std::size
     return done;
 }
 
-Gather::Gather(std::span<const ConstBytes> parts)
+BounceGather::BounceGather(std::span<const ConstBytes> parts)
     : parts_(parts), with_maps_(std::ranges::any_of(parts, [](const ConstBytes& part) {
           return touches_client_maps(part.data(), part.size());
       })) {}
-Gather::~Gather() = default;
+BounceGather::~BounceGather() = default;
 
-Result<void> Gather::make_room() {
+Result<void> BounceGather::allocate_buffer() {
     std::size_t left = 0;
     for (const ConstBytes& part : parts_) left += part.size();
     const std::size_t size = taken_.emplace(left - inside_).size();
@@ -138,19 +138,19 @@ Result<void> Gather::make_room() {
     return {};
 }
 
-Result<ConstBytes> Gather::next() {
+Result<ConstBytes> BounceGather::next_part() {
     std::size_t joined = 0;
     while (!parts_.empty()) {
         const ConstBytes rest = parts_.front().subspan(inside_);
         const bool is_map = with_maps_ && touches_client_maps(rest.data(), rest.size());
-        const bool as_it_is = !is_map && joined == 0 && (rest.size() >= TransferRoom::most || parts_.size() == 1);
+        const bool as_it_is = !is_map && joined == 0 && (rest.size() >= TransferBuffer::max_size || parts_.size() == 1);
         if (as_it_is || rest.empty()) {
             parts_ = parts_.subspan(1);
             inside_ = 0;
             if (rest.empty()) continue;
             return rest;
         }
-        if (room_.empty()) TRY(make_room());
+        if (room_.empty()) TRY(allocate_buffer());
         const std::size_t n = std::min(rest.size(), room_.size() - joined);
         std::size_t copied = n;
         if (is_map) copied = pages_->copy_from(rest.data(), n, joined);

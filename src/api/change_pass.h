@@ -7,21 +7,21 @@
 
 namespace uext4 {
 
-class ChangePass {
+class ChangeGuard {
 public:
-    explicit ChangePass(FileMaps& maps, SourceLocation where = SourceLocation::current())
+    explicit ChangeGuard(FileMaps& maps, SourceLocation where = SourceLocation::current())
         : maps_(maps), pass_(std::in_place, maps.gate(), where) {}
-    ~ChangePass() {
+    ~ChangeGuard() {
         pass_.reset();
-        ForbiddenPages::instance().wait_for_those_now(maps_);
-        maps_.volume().thin_out_inodes();
+        RejectedPages::instance().wait_for_current(maps_);
+        maps_.volume().shrink_inodes();
     }
-    ChangePass(const ChangePass&) = delete;
-    ChangePass& operator=(const ChangePass&) = delete;
+    ChangeGuard(const ChangeGuard&) = delete;
+    ChangeGuard& operator=(const ChangeGuard&) = delete;
 
 private:
     FileMaps& maps_;
-    std::optional<FreezeGate::Pass> pass_;
+    std::optional<FreezeGate::Entry> pass_;
 };
 
 }  // namespace uext4

@@ -100,7 +100,7 @@ TEST_P(ExtentsFlag, GoesAndComesBackWithTheSameBytes) {
             ASSERT_EQ(set(file->inode(), on), 0);
             EXPECT_EQ((fs->get_flags(file->inode()) & e) != 0, on);
         }
-        fs->volume().fs().buffers.drop_all_clean();
+        fs->volume().fs().buffers.invalidate_all_clean();
         for (std::size_t i = 0; i < files.size(); ++i) {
             EXPECT_EQ(contents(*files[i]), before[i]) << i;
             if (on) {
@@ -238,7 +238,7 @@ TEST_P(SmallLogExtentsFlag, OfAMapTooLargeForTheLogNoMoreIsReadThanShowsIt) {
             MutexLock map(inode.map_lock);
             ASSERT_TRUE(inode.map().for_each_tree_block([&](BlockNr) { return ++blocks_of_map, true; }));
         }
-        fs->volume().fs().buffers.drop_all_clean();
+        fs->volume().fs().buffers.invalidate_all_clean();
         const std::uint64_t before = fs->volume().fs().buffers.cached_bytes();
         EXPECT_EQ(set(inode, !extents), EOPNOTSUPP);
         EXPECT_LT((fs->volume().fs().buffers.cached_bytes() - before) / block(), blocks_of_map * 4 / 5) << extents;

@@ -26,11 +26,11 @@ ClientMaps* FileMaps::engine() {
 
 Result<void*> FileMaps::map(const MapRequest& request) {
     // Stores to it will change times, and who serves them pays for nobody else's.
-    volume_.thin_out_inodes();
+    volume_.shrink_inodes();
     if (!engine()) {
         std::unique_ptr<ClientMaps> started = TRY(ClientMaps::start(*this));
-        if (offers_less_.load()) started->offer_less();
-        if (!started->offer().system_calls)
+        if (offers_less_.load()) started->disable_features();
+        if (!started->features().system_calls)
             volume_.fs().log(
                 "memory maps: userfaultfd serves this process's own accesses only; system calls that touch a "
                 "map end with EFAULT (run as root or give access to /dev/userfaultfd)");
@@ -41,22 +41,22 @@ Result<void*> FileMaps::map(const MapRequest& request) {
     return engine()->map(request);
 }
 
-std::size_t FileMaps::live() {
+std::size_t FileMaps::region_count() {
     ClientMaps* maps = engine();
-    return maps ? maps->live() : 0;
+    return maps ? maps->region_count() : 0;
 }
 
 void FileMaps::resume() {
     if (ClientMaps* maps = engine()) maps->resume();
 }
 
-Result<void> FileMaps::may_stop() {
-    if (const std::size_t n = live()) return fail(EBUSY, "{} memory maps of files are left: unmap them first", n);
+Result<void> FileMaps::check_can_stop() {
+    if (const std::size_t n = region_count()) return fail(EBUSY, "{} memory maps of files are left: unmap them first", n);
     return {};
 }
 
 Result<void> FileMaps::stop() {
-    TRY(may_stop());
+    TRY(check_can_stop());
     std::unique_ptr<ClientMaps> ended;
     MutexLock guard(lock_);
     ended.swap(engine_);
@@ -64,61 +64,61 @@ Result<void> FileMaps::stop() {
     return {};
 }
 
-Result<void> FileMaps::serve(const Fault& fault, const FaultInstall& install) {
+Result<void> FileMaps::handle(const Fault& fault, const FaultInstall& install) {
     // Loads pass a frozen file system: they change nothing.
-    if (!fault.store) return not_frozen(serve_fault(fault, install));
-    const FreezeGate::TryPass pass(volume_.gate());
+    if (!fault.is_write) return not_frozen(handle_fault(fault, install));
+    const FreezeGate::TryEntry pass(volume_.gate());
     if (!pass) return fail(EAGAIN, "the file system is frozen");
-    return not_frozen(serve_fault(fault, install));
+    return not_frozen(handle_fault(fault, install));
 }
 
-void FileMaps::make_room(Inode& inode) {
-    const std::uint64_t given_back = volume_.times_space_was_given_back();
+void FileMaps::free_space(Inode& inode) {
+    const std::uint64_t given_back = volume_.free_count_generation();
     {
-        const FreezeGate::Pass pass(volume_.gate());
-        make_room_for(inode);
+        const FreezeGate::Entry pass(volume_.gate());
+        free_space_for(inode);
     }
     // And what is on its way back from elsewhere, as for any other operation.
-    let_go();
-    volume_.gain_space(given_back);
+    detach_files();
+    volume_.wait_for_space(given_back);
 }
 
-void FileMaps::let_go() {
-    if (ClientMaps* maps = engine()) maps->let_go();
+void FileMaps::detach_files() {
+    if (ClientMaps* maps = engine()) maps->detach_files();
 }
 
 Result<void> FileMaps::sync(Inode& inode) {
     if (volume_.fs().options.read_only) return {};
     // Aborted since then: what stores have left will not become durable.
     if (volume_.read_only()) return fail(EROFS, "the file system is read-only");
-    const FreezeGate::SyncPass pass(volume_.gate());
+    const FreezeGate::SyncEntry pass(volume_.gate());
     return pass ? sync_file(inode, false) : Result<void>();
 }
 
-Result<void> FileMaps::quiesce(Inode& inode, const std::function<Result<void>()>& change) {
-    return quiesce_file(inode, change);
+Result<void> FileMaps::run_with_stores_stopped(Inode& inode, const std::function<Result<void>()>& change) {
+    return run_with_stores_stopped(inode, change);
 }
 
-void FileMaps::take_stores(Inode& inode) { take_stores_of(inode); }
+void FileMaps::write_protect_all(Inode& inode) { write_protect_all(inode); }
 
-Result<void> FileMaps::holding(Inode& inode, const std::function<Result<void>()>& look) {
+Result<void> FileMaps::with_inode_lock_shared(Inode& inode, const std::function<Result<void>()>& look) {
     WriteLock guard(inode.rw);
     return look();
 }
 
-Result<void> FileMaps::exclusively(Inode& inode, const std::function<Result<void>()>& change) {
-    const FreezeGate::Pass pass(volume_.gate());
+Result<void> FileMaps::with_inode_lock(Inode& inode, const std::function<Result<void>()>& change) {
+    const FreezeGate::Entry pass(volume_.gate());
     WriteLock guard(inode.rw);
     return change();
 }
 
-Result<void> FileMaps::try_exclusively(Inode& inode, const std::function<Result<void>()>& change) {
-    const FreezeGate::TryPass pass(volume_.gate());
+Result<void> FileMaps::try_with_inode_lock(Inode& inode, const std::function<Result<void>()>& change) {
+    const FreezeGate::TryEntry pass(volume_.gate());
     if (!pass) return fail(EAGAIN, "the file system is frozen");
     WriteLock guard(inode.rw);
     return not_frozen(change());
 }
 
-bool FileMaps::is_freezing() { return volume_.gate().closed(); }
+bool FileMaps::is_freezing() { return volume_.gate().is_closed(); }
 
 }  // namespace uext4

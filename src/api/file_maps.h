@@ -10,7 +10,7 @@
 
 namespace uext4 {
 
-class FileMaps final : public FaultServer {
+class FileMaps final : public FaultHandler {
 public:
     explicit FileMaps(Volume& volume) : volume_(volume) {}
 
@@ -19,7 +19,7 @@ public:
 
     // EOPNOTSUPP or EPERM where the kernel or the privilege does not allow maps, with a sentence that says what to do.
     Result<void*> map(const MapRequest& request);
-    std::size_t live();
+    std::size_t region_count();
     // The file system has become read-only: stores are refused, those too that went through without a fault before.
     // Waits for nothing.
     void end_stores();
@@ -27,21 +27,21 @@ public:
     void resume();
     // Files without maps and without a name are held no longer, so that their space comes back. Nothing is held by the
     // caller.
-    void let_go();
-    Result<void> may_stop();  // EBUSY: maps are left
+    void detach_files();
+    Result<void> check_can_stop();  // EBUSY: maps are left
     // Ends the engine; no map may be left. EBUSY.
     Result<void> stop();
     // For tests: as on a kernel whose faults cannot be told apart (Linux before 6.4).
-    void offer_less() { offers_less_ = true; }
+    void disable_features() { offers_less_ = true; }
 
-    Result<void> serve(const Fault& fault, const FaultInstall& install) override;
-    void make_room(Inode& inode) override;
+    Result<void> handle(const Fault& fault, const FaultInstall& install) override;
+    void free_space(Inode& inode) override;
     Result<void> sync(Inode& inode) override;
-    Result<void> quiesce(Inode& inode, const std::function<Result<void>()>& change) override;
-    void take_stores(Inode& inode) override;
-    Result<void> holding(Inode& inode, const std::function<Result<void>()>& look) override;
-    Result<void> exclusively(Inode& inode, const std::function<Result<void>()>& change) override;
-    Result<void> try_exclusively(Inode& inode, const std::function<Result<void>()>& change) override;
+    Result<void> run_with_stores_stopped(Inode& inode, const std::function<Result<void>()>& change) override;
+    void write_protect_all(Inode& inode) override;
+    Result<void> with_inode_lock_shared(Inode& inode, const std::function<Result<void>()>& look) override;
+    Result<void> with_inode_lock(Inode& inode, const std::function<Result<void>()>& change) override;
+    Result<void> try_with_inode_lock(Inode& inode, const std::function<Result<void>()>& change) override;
     bool is_freezing() override;
 
 private:

@@ -39,19 +39,19 @@ Result<std::unique_ptr<FileSystem>> FileSystem::mount_device(std::shared_ptr<Blo
 
 FileSystem::FileSystem(std::unique_ptr<Volume> volume) : volume_(std::move(volume)), maps_(*volume_) {
     // What stores leave from then on would be lost, and nobody be told.
-    volume_->when_read_only([this] { maps_.end_stores(); });
+    volume_->set_read_only_callback([this] { maps_.end_stores(); });
 }
 
 FileSystem::~FileSystem() {
-    volume_->when_read_only({});
-    if (volume_->gate().closed()) (void)volume_->thaw();  // the maps' helper may wait for it
+    volume_->set_read_only_callback({});
+    if (volume_->gate().is_closed()) (void)volume_->thaw();  // the maps' helper may wait for it
 }
 
 Result<void> FileSystem::unmount() {
-    TRY(maps_.may_stop());
+    TRY(maps_.check_can_stop());
     // What files without maps are held for waits for the thaw.
     Result<void> thawed;
-    if (volume_->gate().closed()) thawed = thaw();
+    if (volume_->gate().is_closed()) thawed = thaw();
     TRY(maps_.stop());
     has_root_.store(false);
     root_.reset();
@@ -61,7 +61,7 @@ Result<void> FileSystem::unmount() {
 
 // Whether it has gone well or not: where the gate is open, stores that waited go on, or end.
 Result<void> FileSystem::freeze() {
-    if (!volume_->gate().closed()) maps_.let_go();  // what was removed is not there any more
+    if (!volume_->gate().is_closed()) maps_.detach_files();  // what was removed is not there any more
     // Also where memory runs out.
     struct Resumes {
         FileMaps& maps;
@@ -81,14 +81,14 @@ Result<void> FileSystem::thaw() {
     return done;
 }
 
-Result<void> FileSystem::writable() const {
+Result<void> FileSystem::check_writable() const {
     if (!volume_->read_only()) return {};
     return fail(EROFS, "the file system is read-only");
 }
 
-Result<void> FileSystem::changeable(const Inode& inode) const {
-    TRY(writable());
-    if (!is_own(inode)) return {};
+Result<void> FileSystem::check_changeable(const Inode& inode) const {
+    TRY(check_writable());
+    if (!is_system_inode(inode)) return {};
     return fail(EPERM, "inode {} belongs to the file system itself and cannot be changed", inode.number());
 }
 
@@ -137,21 +137,21 @@ Result<InodeRef> FileSystem::root() {
     return found;
 }
 Result<InodeRef> FileSystem::inode(InodeNr number, bool unlinked) {
-    volume_->thin_out_inodes();
+    volume_->shrink_inodes();
     return volume_->inodes().get(number, unlinked);
 }
 
 Result<InodeRef> FileSystem::lookup(Inode& directory, std::string_view name, const Credentials& who, bool check) {
-    volume_->thin_out_inodes();
+    volume_->shrink_inodes();
     return volume_->names().lookup(directory, name, check ? &who : nullptr);
 }
 
 Result<InodeRef> FileSystem::find(Inode& directory, std::string_view name, const Credentials& who, bool check) {
-    volume_->thin_out_inodes();
+    volume_->shrink_inodes();
     return volume_->names().find(directory, name, check ? &who : nullptr);
 }
 
-std::uint64_t FileSystem::room_beyond_space(Inode& inode) { return uext4::room_beyond_space(inode); }
+std::uint64_t FileSystem::unreserved_dirty_bytes(Inode& inode) { return uext4::unreserved_dirty_bytes(inode); }
 
 Result<struct stat> FileSystem::attributes(Inode& inode) {
     struct stat out{};
@@ -166,50 +166,50 @@ std::optional<format::Timestamp> FileSystem::birth_time(Inode& inode) {
 
 Result<void> FileSystem::set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who,
                                         bool check) {
-    TRY(changeable(inode));
-    std::optional<ChangePass> pass;
+    TRY(check_changeable(inode));
+    std::optional<ChangeGuard> pass;
     if (UEXT4_SEAM(setattr_waits_for_thaw)) pass.emplace(maps_);
     {
         WriteLock guard(inode.rw);
-        TRY(change_attributes(inode, change, who, check));
+        TRY(set_attributes(inode, change, who, check));
     }
-    return settle(inode);
+    return finish_call(inode);
 }
 
-Result<void> FileSystem::remove_privileges(Inode& inode, const Credentials& who) {
-    TRY(writable());
-    ChangePass pass(maps_);
+Result<void> FileSystem::remove_suid(Inode& inode, const Credentials& who) {
+    TRY(check_writable());
+    ChangeGuard pass(maps_);
     WriteLock guard(inode.rw);
-    return uext4::remove_privileges(inode, who);
+    return uext4::remove_suid(inode, who);
 }
 
 Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Credentials& who, bool check) {
     if (inode.is_directory()) return fail(EISDIR, "inode {} is a directory", inode.number());
     if (!inode.is_regular()) return fail(EINVAL, "inode {} is no regular file", inode.number());
-    TRY(changeable(inode));
-    if (check) TRY(may_access(inode, who, access_write));
+    TRY(check_changeable(inode));
+    if (check) TRY(check_access(inode, who, access_write));
     if (inode.has_flag(format::inode_flag::immutable) || inode.has_flag(format::inode_flag::append))
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
     TRY(has_writable_contents(inode));
-    const UniqueWriteLock call = check ? UniqueWriteLock(inode.call) : UniqueWriteLock();
-    return with_space([&]() -> Result<void> {
-        ChangePass pass(maps_);
+    const UniqueWriteLock call = check ? UniqueWriteLock(inode.call_lock) : UniqueWriteLock();
+    return retry_on_enospc([&]() -> Result<void> {
+        ChangeGuard pass(maps_);
         TRY(truncate_file(inode, size, volume_->orphans(), &who));
-        return settle(inode);
+        return finish_call(inode);
     });
 }
 
 Result<std::uint64_t> FileSystem::trim(std::uint64_t least) {
-    TRY(writable());
-    ChangePass pass(maps_);
+    TRY(check_writable());
+    ChangeGuard pass(maps_);
     const format::Geometry& g = volume_->geometry();
     const std::uint64_t longest = std::uint64_t{g.blocks_per_group} * g.block_size;
     if (least > longest)
         return fail(EINVAL, "no free run of a group is {} bytes long, but {} at the most", least, longest);
-    return volume_->fs().allocator.discard_free(std::max<std::uint64_t>(1, divide_up(least, g.block_size)));
+    return volume_->fs().allocator.trim(std::max<std::uint64_t>(1, divide_up(least, g.block_size)));
 }
 
-Result<void> FileSystem::settle(Inode& inode) {
+Result<void> FileSystem::finish_call(Inode& inode) {
     const VolumeOptions& o = volume_->options();
     const bool wanted = o.sync || inode.has_flag(format::inode_flag::sync) ||
                         (inode.is_directory() && (o.dirsync || inode.has_flag(format::inode_flag::dirsync)));
@@ -219,22 +219,22 @@ Result<void> FileSystem::settle(Inode& inode) {
 Result<InodeRef> FileSystem::create(Inode& directory, std::string_view name, mode_t mode, dev_t rdev,
                                     std::string_view target, const Credentials& who, bool check) {
     TRY(name_is_free(*volume_, directory, name));
-    TRY(changeable(directory));
-    return with_space([&]() -> Result<InodeRef> {
-        ChangePass pass(maps_);
+    TRY(check_changeable(directory));
+    return retry_on_enospc([&]() -> Result<InodeRef> {
+        ChangeGuard pass(maps_);
         InodeRef made = TRY(volume_->names().create(directory, CreateRequest{name, mode, rdev, target, who}, check));
-        TRY(settle(directory));
+        TRY(finish_call(directory));
         return made;
     });
 }
 
-Result<InodeRef> FileSystem::create_unnamed(Inode& directory, mode_t mode, int flags, const Credentials& who,
+Result<InodeRef> FileSystem::create_tmpfile(Inode& directory, mode_t mode, int flags, const Credentials& who,
                                             bool check) {
-    TRY(changeable(directory));
-    return with_space([&]() -> Result<InodeRef> {
-        ChangePass pass(maps_);
-        InodeRef made = TRY(volume_->names().create_unnamed(directory, CreateRequest{{}, mode, 0, {}, who}, check));
-        if (flags & O_EXCL) made->unnamed.store(false);  // never to have a name
+    TRY(check_changeable(directory));
+    return retry_on_enospc([&]() -> Result<InodeRef> {
+        ChangeGuard pass(maps_);
+        InodeRef made = TRY(volume_->names().create_tmpfile(directory, CreateRequest{{}, mode, 0, {}, who}, check));
+        if (flags & O_EXCL) made->is_tmpfile.store(false);  // never to have a name
         return made;
     });
 }
@@ -242,60 +242,60 @@ Result<InodeRef> FileSystem::create_unnamed(Inode& directory, mode_t mode, int f
 Result<void> FileSystem::link(Inode& target, Inode& directory, std::string_view name, const Credentials& who,
                               bool check) {
     TRY(name_is_free(*volume_, directory, name));
-    TRY(changeable(target));
-    TRY(changeable(directory));
-    return with_space([&]() -> Result<void> {
-        ChangePass pass(maps_);
+    TRY(check_changeable(target));
+    TRY(check_changeable(directory));
+    return retry_on_enospc([&]() -> Result<void> {
+        ChangeGuard pass(maps_);
         TRY(volume_->names().link(target, directory, name, who, check));
-        return settle(directory);
+        return finish_call(directory);
     });
 }
 
 Result<void> FileSystem::unlink(Inode& directory, std::string_view name, const Credentials& who, bool check) {
     if (is_dot_or_dotdot(name)) return fail(EISDIR, "\".\" and \"..\" are directories");
-    TRY(changeable(directory));
-    ChangePass pass(maps_);
+    TRY(check_changeable(directory));
+    ChangeGuard pass(maps_);
     TRY(volume_->names().unlink(directory, name, who, check));
-    return settle(directory);
+    return finish_call(directory);
 }
 
 Result<void> FileSystem::rmdir(Inode& directory, std::string_view name, const Credentials& who, bool check) {
     if (name == ".") return fail(EINVAL, "\".\" cannot be removed");
     if (name == "..") return fail(ENOTEMPTY, "\"..\" cannot be removed");
-    TRY(changeable(directory));
-    ChangePass pass(maps_);
+    TRY(check_changeable(directory));
+    ChangeGuard pass(maps_);
     TRY(volume_->names().rmdir(directory, name, who, check));
-    return settle(directory);
+    return finish_call(directory);
 }
 
 Result<void> FileSystem::rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to,
-                                unsigned flags, const Credentials& who, bool check, Slashes slashes) {
+                                unsigned flags, const Credentials& who, bool check, TrailingSlash slashes) {
     TRY(may_be_renamed(from, to, flags));
-    TRY(changeable(from_dir));
-    TRY(changeable(to_dir));
+    TRY(check_changeable(from_dir));
+    TRY(check_changeable(to_dir));
     auto flush = [this](Inode& inode) -> Result<void> {
         return volume_->options().fs.auto_da_alloc && inode.is_regular() ? write_back(inode) : Result<void>();
     };
-    return with_space([&]() -> Result<void> {
-        ChangePass pass(maps_);
+    return retry_on_enospc([&]() -> Result<void> {
+        ChangeGuard pass(maps_);
         TRY(volume_->names().rename(from_dir, from, to_dir, to, flags, who, check, flush, slashes));
-        TRY(settle(from_dir));
-        return settle(to_dir);
+        TRY(finish_call(from_dir));
+        return finish_call(to_dir);
     });
 }
 
 Result<std::string> FileSystem::read_link(Inode& inode) {
     std::string target = TRY(volume_->names().read_link(inode));
-    touch_atime(inode);
-    volume_->thin_out_inodes();
+    update_atime(inode);
+    volume_->shrink_inodes();
     return target;
 }
 
 Result<void> FileSystem::read_directory(Inode& directory, std::uint64_t cookie,
                                         const std::function<bool(const DirectoryEntry&)>& visit, int flags) {
     TRY(volume_->names().read(directory, cookie, visit));
-    if (!(flags & O_NOATIME)) touch_atime(directory);
-    volume_->thin_out_inodes();
+    if (!(flags & O_NOATIME)) update_atime(directory);
+    volume_->shrink_inodes();
     return {};
 }
 
@@ -308,17 +308,17 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int fl
     if ((flags & O_DIRECTORY) && !inode->is_directory())
         return fail(ENOTDIR, "inode {} is no directory", inode->number());
     if (inode->is_symlink() && !(flags & O_PATH)) return fail(ELOOP, "inode {} is a symbolic link", inode->number());
-    if (inode->is_regular() && (writes || (flags & O_TRUNC))) TRY(changeable(*inode));
+    if (inode->is_regular() && (writes || (flags & O_TRUNC))) TRY(check_changeable(*inode));
     TRY(has_contents(*inode));
     if (check)
-        TRY(may_access(*inode, who,
+        TRY(check_access(*inode, who,
                        (mode != O_WRONLY ? access_read : 0) | (writes || (flags & O_TRUNC) ? access_write : 0)));
     if (writes && inode->has_flag(format::inode_flag::immutable))
         return fail(EPERM, "inode {} is immutable", inode->number());
     if (inode->has_flag(format::inode_flag::append) && ((writes && !(flags & O_APPEND)) || (flags & O_TRUNC)))
         return fail(EPERM, "inode {} is append-only", inode->number());
     if (inode->is_regular() && (writes || (flags & O_TRUNC))) TRY(has_writable_contents(*inode));
-    if ((flags & O_NOATIME) && check && !owns(*inode, who))
+    if ((flags & O_NOATIME) && check && !is_owner_or_capable(*inode, who))
         return fail(EPERM, "inode {}: O_NOATIME is for the owner", inode->number());
     if (!inode->is_regular() && !inode->is_directory() && !inode->is_symlink())
         return fail(ENXIO, "inode {} is a special file", inode->number());
@@ -326,24 +326,24 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int fl
         return fail(EINVAL, "inode {} is a directory: O_DIRECT is for files", inode->number());
     std::unique_ptr<OpenFile> file(new OpenFile(*this, inode, flags, who));
     if ((flags & O_TRUNC) && inode->is_regular()) {
-        const UniqueWriteLock call = check ? UniqueWriteLock(inode->call) : UniqueWriteLock();
-        ChangePass pass(maps_);
+        const UniqueWriteLock call = check ? UniqueWriteLock(inode->call_lock) : UniqueWriteLock();
+        ChangeGuard pass(maps_);
         TRY(truncate_file(*inode, 0, volume_->orphans(), &who));
-        TRY(settle(*inode));
+        TRY(finish_call(*inode));
     }
     return file;
 }
 
 Result<std::vector<std::byte>> FileSystem::get_xattr(Inode& inode, std::string_view name, const Credentials& who,
                                                      bool check) {
-    if (check) TRY(may_xattr(inode, who, name, false));
+    if (check) TRY(check_xattr_access(inode, who, name, false));
     ReadLock guard(inode.rw);
     return uext4::get_xattr(inode, name);
 }
 
 Result<std::optional<std::vector<std::byte>>> FileSystem::find_xattr(Inode& inode, std::string_view name,
                                                                      const Credentials& who, bool check) {
-    if (check) TRY(may_xattr(inode, who, name, false));
+    if (check) TRY(check_xattr_access(inode, who, name, false));
     ReadLock guard(inode.rw);
     return uext4::find_xattr(inode, name);
 }
@@ -373,18 +373,18 @@ Result<void> check_form(std::string_view name, ConstBytes value) {
 
 Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstBytes value, int flags,
                                    const Credentials& who, bool check) {
-    TRY(changeable(inode));
+    TRY(check_changeable(inode));
     if (flags & ~(XATTR_CREATE | XATTR_REPLACE)) return fail(EINVAL, "setxattr flags {:#x}", flags);
     // It may lie in a map, whose fault needs what is held below.
     const std::vector<std::byte> own(value.begin(), value.end());
     value = own;
     if (check) TRY(check_form(name, value));
-    TRY(check ? may_xattr(inode, who, name, true) : may_change_xattrs(inode));
+    TRY(check ? check_xattr_access(inode, who, name, true) : check_can_change_xattrs(inode));
     const XattrMode mode = flags & XATTR_CREATE    ? XattrMode::create
                            : flags & XATTR_REPLACE ? XattrMode::replace
                                                    : XattrMode::either;
-    return with_space([&]() -> Result<void> {
-        ChangePass pass(maps_);
+    return retry_on_enospc([&]() -> Result<void> {
+        ChangeGuard pass(maps_);
         {
             WriteLock guard(inode.rw);
             Handle handle =
@@ -394,24 +394,24 @@ Result<void> FileSystem::set_xattr(Inode& inode, std::string_view name, ConstByt
                 TRY(uext4::get_xattr(inode, name));
                 return fail(EEXIST, "inode {}: attribute '{}' exists", inode.number(), name);
             }
-            TRY(uext4::set_xattr(handle, inode, name, value, mode, is_privileged(inode.fs(), who),
+            TRY(uext4::set_xattr(handle, inode, name, value, mode, may_use_reserved_blocks(inode.fs(), who),
                                  check ? &who : nullptr));
         }
-        return settle(inode);
+        return finish_call(inode);
     });
 }
 
 Result<void> FileSystem::remove_xattr(Inode& inode, std::string_view name, const Credentials& who, bool check) {
-    TRY(changeable(inode));
-    TRY(check ? may_xattr(inode, who, name, true) : may_change_xattrs(inode));
-    return with_space([&]() -> Result<void> {
-        ChangePass pass(maps_);
+    TRY(check_changeable(inode));
+    TRY(check ? check_xattr_access(inode, who, name, true) : check_can_change_xattrs(inode));
+    return retry_on_enospc([&]() -> Result<void> {
+        ChangeGuard pass(maps_);
         {
             WriteLock guard(inode.rw);
             Handle handle = TRY(inode.fs().journal.start(xattr_credits(inode, 0) + 2 * Inode::store_credits()));
-            TRY(uext4::remove_xattr(handle, inode, name, is_privileged(inode.fs(), who)));
+            TRY(uext4::remove_xattr(handle, inode, name, may_use_reserved_blocks(inode.fs(), who)));
         }
-        return settle(inode);
+        return finish_call(inode);
     });
 }
 
@@ -423,45 +423,45 @@ Result<std::vector<std::string>> FileSystem::list_xattrs(Inode& inode, const Cre
     return names;
 }
 
-std::uint32_t FileSystem::get_flags(Inode& inode) { return visible_flags(inode); }
+std::uint32_t FileSystem::get_flags(Inode& inode) { return get_user_flags(inode); }
 
 Result<void> FileSystem::set_flags(Inode& inode, std::uint32_t flags, const Credentials& who, bool check) {
-    TRY(changeable(inode));
+    TRY(check_changeable(inode));
     const bool extents = (flags & format::inode_flag::extents) != 0;
     // Who saw the contents in the inode saw no kind of map, and asks for none: they may have left it since.
     const bool any_map = !extents && (flags & format::inode_flag::inline_data) != 0;
     {
-        ChangePass pass(maps_);
+        ChangeGuard pass(maps_);
         const bool journal = (flags & format::inode_flag::journal_data) != 0;
         const bool switches = journal != inode.has_flag(format::inode_flag::journal_data);
         if (switches && !who.capabilities.sys_resource) return fail(EPERM, "the flag j needs CAP_SYS_RESOURCE");
         {
             WriteLock guard(inode.rw);
-            TRY(change_flags(inode, flags, who, check));
-            if (flags & format::inode_flag::immutable) TRY(end_stores(inode));
+            TRY(set_user_flags(inode, flags, who, check));
+            if (flags & format::inode_flag::immutable) TRY(write_protect_file(inode));
         }
         if (switches) TRY(set_journal_flag(inode, journal));
-        TRY(settle(inode));
+        TRY(finish_call(inode));
     }
     if (any_map || inode.has_flag(format::inode_flag::extents) == extents) return {};
     if (inode.has_flag(format::inode_flag::verity))
         return fail(EOPNOTSUPP, "inode {} is sealed by verity (flag V): its map cannot change", inode.number());
-    return with_space([&]() -> Result<void> {
-        ChangePass pass(maps_);
-        TRY(set_extents_flag(inode, extents, is_privileged(volume_->fs(), who)));
-        return settle(inode);
+    return retry_on_enospc([&]() -> Result<void> {
+        ChangeGuard pass(maps_);
+        TRY(set_extents_flag(inode, extents, may_use_reserved_blocks(volume_->fs(), who)));
+        return finish_call(inode);
     });
 }
 
 Result<void> FileSystem::access(Inode& inode, int mask, const Credentials& who) {
     if (mask & ~(R_OK | W_OK | X_OK)) return fail(EINVAL, "access mask {:#x}", mask);
-    return may_access(inode, who, mask);
+    return check_access(inode, who, mask);
 }
 
 Result<void> FileSystem::extents(Inode& inode, std::uint64_t offset, std::uint64_t length,
                                  const std::function<bool(const Mapping&)>& visit) {
     TRY(has_contents(inode));
-    return list_extents(inode, offset, length, visit);
+    return for_each_extent(inode, offset, length, visit);
 }
 
 Result<std::size_t> FileSystem::copy_range(OpenFile& from, std::uint64_t from_offset, OpenFile& to,
@@ -478,7 +478,7 @@ Result<std::size_t> FileSystem::copy_range(OpenFile& from, std::uint64_t from_of
         return fail(EFBIG, "inode {}: a copy to {}, at most {}", to.inode().number(), to_offset, most);
     if (&from.inode() == &to.inode() && from_offset < to_offset + length && to_offset < from_offset + length)
         return fail(EINVAL, "inode {}: the ranges overlap", from.inode().number());
-    const TransferRoom room(length);
+    const TransferBuffer room(length);
     std::vector<std::byte> buffer(room.size());
     std::size_t done = 0;
     while (done < length) {
@@ -501,7 +501,7 @@ Result<std::size_t> FileSystem::copy_range(OpenFile& from, std::uint64_t from_of
 Result<void> FileSystem::sync() { return volume_->sync(); }
 
 Result<struct statvfs> FileSystem::statistics() {
-    if (!volume_->gate().closed()) maps_.let_go();  // what was removed counts as free
+    if (!volume_->gate().is_closed()) maps_.detach_files();  // what was removed counts as free
     struct statvfs out{};
     const format::Geometry& g = volume_->geometry();
     const SpaceCounts counts = volume_->counts();
@@ -520,17 +520,17 @@ Result<struct statvfs> FileSystem::statistics() {
 }
 
 Result<std::string> FileSystem::label() {
-    const format::SuperBlock super = TRY(read_super(volume_->fs()));
+    const format::SuperBlock super = TRY(read_superblock(volume_->fs()));
     return std::string(super.volume_name, ::strnlen(super.volume_name, sizeof super.volume_name));
 }
 
 Result<void> FileSystem::set_label(std::string_view label) {
-    TRY(writable());
+    TRY(check_writable());
     if (label.size() > sizeof(format::SuperBlock::volume_name))
         return fail(EINVAL, "a label has at most 16 bytes, not {}", label.size());
-    ChangePass pass(maps_);
+    ChangeGuard pass(maps_);
     Handle handle = TRY(volume_->fs().journal.start(1));
-    return change_super(volume_->fs(), handle, [&](format::SuperBlock& super) {
+    return update_superblock(volume_->fs(), handle, [&](format::SuperBlock& super) {
         std::memset(super.volume_name, 0, sizeof super.volume_name);
         std::memcpy(super.volume_name, label.data(), label.size());
     });

@@ -41,7 +41,7 @@ public:
     // For a cache above that was told ENOSPC, and has answered the program long ago: kept here, within bounds, and
     // written once there is space; until then each sync of the file says ENOSPC. Short, or ENOSPC, where the bounds are
     // reached, or the contents are journaled or leave the inode.
-    Result<std::size_t> write_beyond_space(std::uint64_t offset, ConstBytes in);
+    Result<std::size_t> write_beyond_reserved_space(std::uint64_t offset, ConstBytes in);
     Result<void> sync(bool data_only);
     Result<void> truncate(std::uint64_t size, const Credentials* who = nullptr);
     Result<void> fallocate(int mode, std::uint64_t offset, std::uint64_t length, const Credentials* who = nullptr);
@@ -61,13 +61,13 @@ public:
     Result<void> check_direct_write(std::uint64_t offset, ConstBytes in) const;
     // For a cache above that takes writes before they are made: EROFS, or ENOSPC when fewer blocks are left to whoever
     // opened the file than it takes to go on.
-    Result<void> may_go_on_writing() const;
+    Result<void> check_can_continue_writing() const;
     // The same for a file that has no block, and nothing in its inode, so that whatever is written next needs one:
     // ENOSPC when what is left is too little to promise it. Waits for space that is on its way back.
-    Result<void> may_begin_writing();
-    std::uint64_t blocks_left() const;  // free ones, for whoever opened the file
+    Result<void> check_can_start_writing();
+    std::uint64_t available_blocks() const;  // free ones, for whoever opened the file
     // Whether the next read has a new access time to note, so that a cache above must let it through.
-    bool read_moves_atime() const;
+    bool needs_atime_update() const;
 
 private:
     friend class FileSystem;
@@ -75,22 +75,22 @@ private:
     // What lies before that which cannot be read; its error, if nothing does.
     Result<std::size_t> read_front(std::uint64_t offset, Bytes out);
     Result<std::size_t> read_part(std::uint64_t offset, Bytes out);
-    WriteRequest request_of(const Credentials& who) const;
-    Result<bool> overwritten(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials& who);
+    WriteRequest make_write_request(const Credentials& who) const;
+    Result<bool> try_overwrite(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials& who);
     Result<std::size_t> write_from(std::uint64_t offset, ConstBytes in, const Credentials& who);
     Result<std::size_t> write_parts(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials& who);
     // O_SYNC, O_DSYNC and the flag sync: what was done is durable. Not waited for where the file system is frozen:
     // there all is.
-    Result<void> settle();
+    Result<void> finish_call();
     // Others wait until the call is done. On a mount the kernel sees to it.
-    UniqueWriteLock keep_others_out(SourceLocation where = SourceLocation::current()) {
-        return kernel_cached_ ? UniqueWriteLock() : UniqueWriteLock(inode_->call, where);
+    UniqueWriteLock lock_call(SourceLocation where = SourceLocation::current()) {
+        return kernel_cached_ ? UniqueWriteLock() : UniqueWriteLock(inode_->call_lock, where);
     }
     OpenFile(FileSystem& fs, InodeRef inode, int flags, Credentials who);
     FileSystem& fs_;
     InodeRef inode_;
     int flags_;
-    Credentials who_;
+    Credentials credentials_;
     bool kernel_cached_ = false;
     std::atomic<std::uint64_t> errors_seen_{0};
 };
@@ -118,22 +118,22 @@ public:
     Result<struct stat> attributes(Inode& inode);
     // Bytes that OpenFile::write_beyond_space may take of this file now, more or less; writes back what takes its
     // place.
-    static std::uint64_t room_beyond_space(Inode& inode);
+    static std::uint64_t unreserved_dirty_bytes(Inode& inode);
     // When the inode was made; nothing where it has no room for that.
     std::optional<format::Timestamp> birth_time(Inode& inode);
     Result<void> set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who, bool check);
     // What a write by `who` takes: set-id bits, security.capability. For those whose writes come later than the call.
-    Result<void> remove_privileges(Inode& inode, const Credentials& who);
+    Result<void> remove_suid(Inode& inode, const Credentials& who);
     Result<void> truncate(Inode& inode, std::uint64_t size, const Credentials& who, bool check);
     Result<InodeRef> create(Inode& directory, std::string_view name, mode_t mode, dev_t rdev, std::string_view target,
                             const Credentials& who, bool check);  // any file type; `target` for symlinks
     // `flags`: with O_EXCL it never gets a name.
-    Result<InodeRef> create_unnamed(Inode& directory, mode_t mode, int flags, const Credentials& who, bool check);
+    Result<InodeRef> create_tmpfile(Inode& directory, mode_t mode, int flags, const Credentials& who, bool check);
     Result<void> link(Inode& target, Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<void> unlink(Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<void> rmdir(Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<void> rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to, unsigned flags,
-                        const Credentials& who, bool check, Slashes slashes = {});
+                        const Credentials& who, bool check, TrailingSlash slashes = {});
     Result<std::string> read_link(Inode& inode);
     // `flags`: O_NOATIME
     Result<void> read_directory(Inode& directory, std::uint64_t cookie,
@@ -187,45 +187,45 @@ public:
     static Result<void> sync_maps(void* address, std::size_t length, bool wait);
     // For whoever holds inodes and files on behalf of others, and learns late that they were let go: called with
     // nothing held before an operation that met no space is tried again, by the thread that called it.
-    void when_short_of_space(std::function<void()> let_go) { let_go_ = std::move(let_go); }
+    void set_low_space_callback(std::function<void()> let_go) { low_space_callback_ = std::move(let_go); }
     // For whoever answers for inodes by number without references to them: asked when the last reference to one without
     // names goes, by any thread, with a lock held. True: it was copied, and the copy will go when nobody can ask for
     // the inode any more; then this is asked once more. Empty: nobody.
-    void ask_who_keeps(std::function<bool(const InodeRef&)> keeps) { volume_->ask_who_keeps(std::move(keeps)); }
+    void set_keep_callback(std::function<bool(const InodeRef&)> keeps) { volume_->set_keep_callback(std::move(keeps)); }
     Result<std::string> label();
     Result<void> set_label(std::string_view label);  // at most 16 bytes
 
 private:
     // Changes of what has the flag sync, and of a directory with dirsync, are durable when they return.
-    Result<void> settle(Inode& inode);
+    Result<void> finish_call(Inode& inode);
     friend class OpenFile;
     explicit FileSystem(std::unique_ptr<Volume> volume);
 
     // Does it again, a number of times, if there was no space, but some is on its way back: others may be faster at
     // taking it, several times over. Nothing is held here: a deletion in the background may wait for a thaw.
     template <typename Operation>
-    auto with_space(Operation operation) -> decltype(operation()) {
+    auto retry_on_enospc(Operation operation) -> decltype(operation()) {
         constexpr int more_attempts = 16;
         for (int attempt = 0;; ++attempt) {
-            const std::uint64_t given_back = volume_->times_space_was_given_back();
+            const std::uint64_t given_back = volume_->free_count_generation();
             auto done = operation();
             if (done || done.error().code != ENOSPC || attempt == more_attempts) return done;
-            if (let_go_) let_go_();
-            maps_.let_go();
-            if (!volume_->gain_space(given_back)) return done;
+            if (low_space_callback_) low_space_callback_();
+            maps_.detach_files();
+            if (!volume_->wait_for_space(given_back)) return done;
         }
     }
-    Result<void> writable() const;
+    Result<void> check_writable() const;
     // EROFS, or EPERM for what only the file system itself changes: `<8>` names its journal, others attributes' values.
-    Result<void> changeable(const Inode& inode) const;
+    Result<void> check_changeable(const Inode& inode) const;
     // Where a path leads: `found`, or the last part that does not exist in `directory`.
-    struct Place {
+    struct PathLookup {
         InodeRef directory, found;
         std::string name;
         bool slash = false;
     };
-    Result<Place> walk(std::string_view path, const Credentials& who, bool follow_last);
-    Result<std::unique_ptr<OpenFile>> open_unnamed(std::string_view path, int flags, mode_t mode,
+    Result<PathLookup> walk_path(std::string_view path, const Credentials& who, bool follow_last);
+    Result<std::unique_ptr<OpenFile>> open_tmpfile(std::string_view path, int flags, mode_t mode,
                                                    const Credentials& who);
     std::unique_ptr<Volume> volume_;
     // Once it was asked for, so that each path does not look for it.
@@ -233,7 +233,7 @@ private:
     std::atomic<bool> has_root_{false};
     InodeRef root_;
     FileMaps maps_;
-    std::function<void()> let_go_;
+    std::function<void()> low_space_callback_;
 };
 
 }  // namespace uext4

@@ -19,7 +19,7 @@ const Credentials root = Credentials::root();
 std::size_t pieces_of(Inode& inode) {
     std::size_t pieces = 0;
     BlockNr next;
-    EXPECT_TRUE(list_extents(inode, 0, inode.size_hint(), [&](const Mapping& m) {
+    EXPECT_TRUE(for_each_extent(inode, 0, inode.size_hint(), [&](const Mapping& m) {
         if (m.block != next) ++pieces;
         next = m.block + m.length / inode.fs().block_size();
         return true;

@@ -21,7 +21,7 @@ Result<void> without_space_until_thaw(const Inode& inode) {
 }  // namespace
 
 OpenFile::OpenFile(FileSystem& fs, InodeRef inode, int flags, Credentials who)
-    : fs_(fs), inode_(std::move(inode)), flags_(flags), who_(std::move(who)) {
+    : fs_(fs), inode_(std::move(inode)), flags_(flags), credentials_(std::move(who)) {
     inode_->open_files.fetch_add(1);
     errors_seen_.store(inode_->writeback_errors.load());
 }
@@ -32,7 +32,7 @@ OpenFile::~OpenFile() {
     // leave it empty.
     if (last_writer && inode_->fs().options.auto_da_alloc && inode_->replace_on_close.exchange(false) &&
         !inode_->fs().read_only.load()) {
-        const FreezeGate::SyncPass pass(fs_.volume().gate());
+        const FreezeGate::SyncEntry pass(fs_.volume().gate());
         if (pass) (void)write_back(*inode_);  // an error is kept for fsync and the unmount
     }
     inode_->open_files.fetch_sub(1);
@@ -41,8 +41,8 @@ OpenFile::~OpenFile() {
 Result<std::size_t> OpenFile::read_into(std::uint64_t offset, Bytes out) {
     if (flags_ & O_DIRECT) return read_direct(*inode_, offset, out);
     // All or an error: what is missing of a short answer the kernel takes for a hole.
-    if (kernel_cached_) return read_around_cache(*inode_, offset, out);
-    Result<std::size_t> all = read_past_full_cache(*inode_, offset, out);
+    if (kernel_cached_) return read_uncached(*inode_, offset, out);
+    Result<std::size_t> all = read_cached_or_uncached(*inode_, offset, out);
     return all ? all : read_front(offset, out);
 }
 
@@ -62,7 +62,7 @@ Result<std::size_t> OpenFile::read_front(std::uint64_t offset, Bytes out) {
 
 Result<std::size_t> OpenFile::read_part(std::uint64_t offset, Bytes out) {
     if (!touches_client_maps(out.data(), out.size())) return read_into(offset, out);
-    return read_bounced(out, [&](std::size_t at, Bytes part) { return read_into(offset + at, part); });
+    return read_through_bounce_buffer(out, [&](std::size_t at, Bytes part) { return read_into(offset + at, part); });
 }
 
 Result<std::size_t> OpenFile::read(std::uint64_t offset, std::span<const Bytes> parts) {
@@ -71,7 +71,7 @@ Result<std::size_t> OpenFile::read(std::uint64_t offset, std::span<const Bytes> 
     if (std::ranges::all_of(parts, &Bytes::empty)) return std::size_t{0};
     UniqueReadLock call;
     if ((flags_ & O_DIRECT) && !kernel_cached_) {
-        call = UniqueReadLock(inode_->call);
+        call = UniqueReadLock(inode_->call_lock);
         TRY(uext4::check_direct_read(*inode_, offset, parts));
     }
     std::size_t done = 0;
@@ -83,8 +83,8 @@ Result<std::size_t> OpenFile::read(std::uint64_t offset, std::span<const Bytes> 
         if (*n < part.size()) break;
     }
     call.reset();
-    if (!(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY) touch_atime(*inode_);
-    fs_.volume().thin_out_inodes();
+    if (!(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY) update_atime(*inode_);
+    fs_.volume().shrink_inodes();
     return done;
 }
 
@@ -98,33 +98,33 @@ Result<void> OpenFile::check_direct_write(std::uint64_t offset, ConstBytes in) c
     return uext4::check_direct_write(*inode_, offset, {&in, 1});
 }
 
-bool OpenFile::read_moves_atime() const {
-    return !(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY && uext4::read_moves_atime(*inode_);
+bool OpenFile::needs_atime_update() const {
+    return !(flags_ & O_NOATIME) && (flags_ & O_ACCMODE) != O_WRONLY && uext4::needs_atime_update(*inode_);
 }
 
-WriteRequest OpenFile::request_of(const Credentials& who) const {
+WriteRequest OpenFile::make_write_request(const Credentials& who) const {
     WriteRequest request;
     request.append = (flags_ & O_APPEND) && !kernel_cached_;
-    request.may_use_reserve = is_privileged(inode_->fs(), who);
-    request.keep_times = request.around_cache = kernel_cached_;
+    request.may_use_reserve = may_use_reserved_blocks(inode_->fs(), who);
+    request.keep_times = request.bypasses_cache = kernel_cached_;
     // The kernel has cleared set-id bits at the time of its own write; those set since then must stay.
-    request.who = kernel_cached_ ? nullptr : &who;
+    request.credentials = kernel_cached_ ? nullptr : &who;
     return request;
 }
 
 // Direct overwrites of blocks that there are go side by side.
-Result<bool> OpenFile::overwritten(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials& who) {
+Result<bool> OpenFile::try_overwrite(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials& who) {
     if (!(flags_ & O_DIRECT) || (flags_ & O_APPEND) || kernel_cached_ || parts.size() != 1) return false;
     const ConstBytes in = parts.front();
     if (touches_client_maps(in.data(), in.size())) return false;
-    const UniqueReadLock call(inode_->call);
-    const ChangePass pass(fs_.maps());
-    return overwrite_direct(*inode_, offset, in, request_of(who));
+    const UniqueReadLock call(inode_->call_lock);
+    const ChangeGuard pass(fs_.maps());
+    return try_overwrite_direct(*inode_, offset, in, make_write_request(who));
 }
 
 Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, const Credentials& who) {
-    const ChangePass pass(fs_.maps());
-    const WriteRequest request = request_of(who);
+    const ChangeGuard pass(fs_.maps());
+    const WriteRequest request = make_write_request(who);
     if ((flags_ & O_DIRECT) && !request.append) return write_direct(*inode_, offset, in, request);
     return TRY(write_file(*inode_, offset, in, request))
     .count;
@@ -132,18 +132,18 @@ Result<std::size_t> OpenFile::write_from(std::uint64_t offset, ConstBytes in, co
 
 Result<std::size_t> OpenFile::write_parts(std::uint64_t offset, std::span<const ConstBytes> parts,
                                           const Credentials& who) {
-    if (TRY(overwritten(offset, parts, who))) return parts.front().size();
-    const UniqueWriteLock call = keep_others_out();
-    Gather gather(parts);
+    if (TRY(try_overwrite(offset, parts, who))) return parts.front().size();
+    const UniqueWriteLock call = lock_call();
+    BounceGather gather(parts);
     std::size_t done = 0;
     for (;;) {
-        const Result<ConstBytes> piece = gather.next();
+        const Result<ConstBytes> piece = gather.next_part();
         if (!piece && done) return done;
         ConstBytes in = TRY(piece);
         if (in.empty() && done) return done;
         // What was cut short goes on: with the space that is there by then, or with the error that says why not.
         do {
-            const Result<std::size_t> n = fs_.with_space([&] { return write_from(offset + done, in, who); });
+            const Result<std::size_t> n = fs_.retry_on_enospc([&] { return write_from(offset + done, in, who); });
             if (!n && done) return done;
             done += TRY(n);
             if (*n == 0) return done;
@@ -153,70 +153,70 @@ Result<std::size_t> OpenFile::write_parts(std::uint64_t offset, std::span<const 
 }
 
 Result<std::size_t> OpenFile::write(std::uint64_t offset, std::span<const ConstBytes> parts, const Credentials* by) {
-    const Credentials& who = by ? *by : who_;
+    const Credentials& who = by ? *by : credentials_;
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
-    TRY(fs_.writable());
+    TRY(fs_.check_writable());
     if ((flags_ & O_DIRECT) && !(flags_ & O_APPEND)) TRY(uext4::check_direct_write(*inode_, offset, parts));
     const std::size_t done = TRY(write_parts(offset, parts, who));
-    TRY(settle());
+    TRY(finish_call());
     return done;
 }
 
-Result<void> OpenFile::settle() {
+Result<void> OpenFile::finish_call() {
     const bool all =
         (flags_ & O_SYNC) == O_SYNC || fs_.volume().options().sync || inode_->has_flag(format::inode_flag::sync);
     if (!all && !(flags_ & O_DSYNC)) return {};
-    const FreezeGate::SyncPass pass(fs_.volume().gate());
+    const FreezeGate::SyncEntry pass(fs_.volume().gate());
     if (pass) return sync_file(*inode_, !all);
-    return inode_->pages().has_unwritten() ? without_space_until_thaw(*inode_) : Result<void>();
+    return inode_->pages().has_dirty_or_writeback() ? without_space_until_thaw(*inode_) : Result<void>();
 }
 
-Result<std::size_t> OpenFile::write_beyond_space(std::uint64_t offset, ConstBytes in) {
-    TRY(fs_.writable());
-    const UniqueWriteLock call = keep_others_out();
-    const ChangePass pass(fs_.maps());
-    WriteRequest request = request_of(who_);
-    request.beyond_space = true;
-    request.around_cache = false;
+Result<std::size_t> OpenFile::write_beyond_reserved_space(std::uint64_t offset, ConstBytes in) {
+    TRY(fs_.check_writable());
+    const UniqueWriteLock call = lock_call();
+    const ChangeGuard pass(fs_.maps());
+    WriteRequest request = make_write_request(credentials_);
+    request.may_exceed_space = true;
+    request.bypasses_cache = false;
     return TRY(write_file(*inode_, offset, in, request))
     .count;
 }
 
-Result<void> OpenFile::may_go_on_writing() const {
-    TRY(fs_.writable());
+Result<void> OpenFile::check_can_continue_writing() const {
+    TRY(fs_.check_writable());
     constexpr std::uint64_t few = 64;
-    const std::uint64_t left = blocks_left();
+    const std::uint64_t left = available_blocks();
     return left < few ? fail(ENOSPC, "{} blocks are left", left) : Result<void>();
 }
 
-Result<void> OpenFile::may_begin_writing() {
+Result<void> OpenFile::check_can_start_writing() {
     std::uint64_t least = 0;
     {
         MutexLock guard(inode_->map_lock);
-        const Places& places = inode_->places();
-        if (inode_->is_inline() || inode_->block_count_512() != 0 || places.promised_blocks() != 0) return {};
-        least = places.least_for_one();
+        const ExtentStatusTree& places = inode_->extent_status();
+        if (inode_->is_inline() || inode_->block_count_512() != 0 || places.reserved_blocks() != 0) return {};
+        least = places.min_free_for_one_block();
     }
-    return fs_.with_space([&]() -> Result<void> {
-        const std::uint64_t left = blocks_left();
+    return fs_.retry_on_enospc([&]() -> Result<void> {
+        const std::uint64_t left = available_blocks();
         return left < least ? fail(ENOSPC, "{} blocks are left", left) : Result<void>();
     });
 }
 
-std::uint64_t OpenFile::blocks_left() const {
+std::uint64_t OpenFile::available_blocks() const {
     const SpaceCounts counts = fs_.volume().counts();
-    return is_privileged(inode_->fs(), who_) ? counts.free_blocks : counts.available_blocks;
+    return may_use_reserved_blocks(inode_->fs(), credentials_) ? counts.free_blocks : counts.available_blocks;
 }
 
 Result<void> OpenFile::sync(bool data_only) {
     if (inode_->fs().options.read_only) return {};
-    TRY(fs_.writable());
-    const Result<void> now = fs_.with_space([&]() -> Result<void> {
-        const FreezeGate::SyncPass pass(fs_.volume().gate());
+    TRY(fs_.check_writable());
+    const Result<void> now = fs_.retry_on_enospc([&]() -> Result<void> {
+        const FreezeGate::SyncEntry pass(fs_.volume().gate());
         if (pass) return sync_file(*inode_, data_only);
-        return inode_->pages().has_unwritten() ? without_space_until_thaw(*inode_) : Result<void>();
+        return inode_->pages().has_dirty_or_writeback() ? without_space_until_thaw(*inode_) : Result<void>();
     });
-    fs_.volume().thin_out_inodes();
+    fs_.volume().shrink_inodes();
     // An error of background writeback is reported once to each who has the file open.
     atomic_point("Inode::writeback_errors", &inode_->writeback_errors);
     const std::uint64_t errors = inode_->writeback_errors.load();
@@ -228,27 +228,27 @@ Result<void> OpenFile::sync(bool data_only) {
 
 Result<void> OpenFile::truncate(std::uint64_t size, const Credentials* who) {
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EINVAL, "the file is open for reading only");
-    const UniqueWriteLock call = keep_others_out();
-    TRY(fs_.truncate(*inode_, size, who ? *who : who_, false));
-    return settle();
+    const UniqueWriteLock call = lock_call();
+    TRY(fs_.truncate(*inode_, size, who ? *who : credentials_, false));
+    return finish_call();
 }
 
 Result<void> OpenFile::fallocate(int mode, std::uint64_t offset, std::uint64_t length, const Credentials* by) {
     TRY(check_fallocate_mode(mode));
     if ((flags_ & O_ACCMODE) == O_RDONLY) return fail(EBADF, "the file is open for reading only");
-    TRY(fs_.writable());
-    const Credentials& who = by ? *by : who_;
+    TRY(fs_.check_writable());
+    const Credentials& who = by ? *by : credentials_;
     const Credentials* takes_bits = kernel_cached_ ? nullptr : &who;  // there the kernel has done it, and has the times
-    const bool reserve = is_privileged(inode_->fs(), who);
-    const UniqueWriteLock call = keep_others_out();
+    const bool reserve = may_use_reserved_blocks(inode_->fs(), who);
+    const UniqueWriteLock call = lock_call();
     bool only_zeroed = false;
-    const Result<void> done = fs_.with_space([&] {
-        ChangePass pass(fs_.maps());
+    const Result<void> done = fs_.retry_on_enospc([&] {
+        ChangeGuard pass(fs_.maps());
         only_zeroed = false;
         return fallocate_file(*inode_, mode, offset, length, reserve, takes_bits, kernel_cached_, &only_zeroed);
     });
     if (!done && !only_zeroed) return done;
-    return settle();
+    return finish_call();
 }
 
 Result<void*> OpenFile::map(std::uint64_t offset, std::size_t length, int protection, int flags) {
@@ -280,8 +280,8 @@ Result<void*> OpenFile::map(std::uint64_t offset, std::size_t length, int protec
                            .protection = protection,
                            .shared = shared,
                            .populate = (flags & MAP_POPULATE) != 0,
-                           .may_store = mode == O_RDWR,
-                           .may_use_reserve = is_privileged(inode_->fs(), who_)});
+                           .may_write = mode == O_RDWR,
+                           .may_use_reserve = may_use_reserved_blocks(inode_->fs(), credentials_)});
 }
 
 Result<void> FileSystem::sync_maps(void* address, std::size_t length, bool wait) {
@@ -294,11 +294,11 @@ Result<void> FileSystem::sync_maps(void* address, std::size_t length, bool wait)
     // What is there is synced, beyond a gap as well.
     std::uintptr_t at = start;
     bool gaps = false;
-    ClientMaps::Use use;
-    for (const Region& part : ClientMaps::parts(start, end, use)) {
+    ClientMaps::EngineUse use;
+    for (const Region& part : ClientMaps::regions_in(start, end, use)) {
         gaps = gaps || part.start != at;
         at = part.end();
-        if (wait && part.shared && part.may_store) TRY(part.engine->sync(part.inode));
+        if (wait && part.shared && part.may_write) TRY(part.engine->sync(part.inode));
     }
     if (gaps || at < end) return fail(ENOMEM, "msync of {} bytes at {}: no map of a file", length, fmt::ptr(address));
     return {};

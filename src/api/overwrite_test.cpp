@@ -55,8 +55,8 @@ std::shared_ptr<MemoryDevice> fresh_image() {
 
 std::uint64_t place_of(Inode& inode) {
     MutexLock guard(inode.map_lock);
-    const auto placed = inode.places().lookup(0, 1);
-    EXPECT_TRUE(placed && placed->place == Place::mapped);
+    const auto placed = inode.extent_status().lookup(0, 1);
+    EXPECT_TRUE(placed && placed->state == BlockState::mapped);
     return placed ? placed->block.value * inode.fs().block_size() : 0;
 }
 
@@ -90,7 +90,7 @@ TEST(Overwrite, IsMadeAgainWhereAFolioThatCameAndWentCoversIt) {
         ASSERT_TRUE(direct->sync(false));
         SimulatedMaps maps((*fs)->maps());
         auto map = maps.map(
-            {.inode = cached->inode_ref(), .length = block, .protection = PROT_READ | PROT_WRITE, .may_store = true});
+            {.inode = cached->inode_ref(), .length = block, .protection = PROT_READ | PROT_WRITE, .may_write = true});
         ASSERT_TRUE(map) << map.error().what;
         device->before = [&] {
             by_another([&] { EXPECT_TRUE(maps.store(**map, 10, std::as_bytes(std::span("s", 1)))); });
@@ -103,7 +103,7 @@ TEST(Overwrite, IsMadeAgainWhereAFolioThatCameAndWentCoversIt) {
                 auto folio = pages.lock_for_change(0, false);
                 ASSERT_TRUE(folio && *folio);
                 ASSERT_FALSE((*folio)->dirty);
-                pages.drop(std::move(*folio));
+                pages.remove(std::move(*folio));
             });
         };
         device->place = place_of(cached->inode());

@@ -35,10 +35,10 @@ bool nothing_left(std::string_view rest) { return rest.find_first_not_of('/') ==
 
 }  // namespace
 
-Result<FileSystem::Place> FileSystem::walk(std::string_view path, const Credentials& who, bool follow_last) {
+Result<FileSystem::PathLookup> FileSystem::walk_path(std::string_view path, const Credentials& who, bool follow_last) {
     if (path.size() >= PATH_MAX) return fail(ENAMETOOLONG, "a path of {} bytes", path.size());
     if (path.empty()) return fail(ENOENT, "an empty path");
-    Place place;
+    PathLookup place;
     std::string text;
     std::string_view rest = path;
     if (const auto number = numbered(path, rest)) {
@@ -83,7 +83,7 @@ Result<FileSystem::Place> FileSystem::walk(std::string_view path, const Credenti
 }
 
 Result<InodeRef> FileSystem::resolve(std::string_view path, const Credentials& who, bool follow_last) {
-    Place place = TRY(walk(path, who, follow_last));
+    PathLookup place = TRY(walk_path(path, who, follow_last));
     if (!place.found) return fail(ENOENT, "'{}': no such entry in directory {}", path, place.directory->number());
     return std::move(place.found);
 }
@@ -102,22 +102,22 @@ Result<FileSystem::Parent> FileSystem::resolve_parent(std::string_view path, con
         at == std::string_view::npos || at == 0 ? std::string_view("/") : path.substr(0, at);
     InodeRef parent = TRY(resolve(directory, who));
     if (!parent->is_directory()) return fail(ENOTDIR, "'{}' is no directory", directory);
-    TRY(may_access(*parent, who, access_execute));
+    TRY(check_access(*parent, who, access_execute));
     return Parent{std::move(parent), std::string(name), slash};
 }
 
-Result<std::unique_ptr<OpenFile>> FileSystem::open_unnamed(std::string_view path, int flags, mode_t mode,
+Result<std::unique_ptr<OpenFile>> FileSystem::open_tmpfile(std::string_view path, int flags, mode_t mode,
                                                            const Credentials& who) {
     if ((flags & O_ACCMODE) == O_RDONLY || (flags & O_CREAT)) return fail(EINVAL, "O_TMPFILE needs write access");
     InodeRef directory = TRY(resolve(path, who, !(flags & O_NOFOLLOW)));
     if (!directory->is_directory()) return fail(ENOTDIR, "'{}' is no directory", path);
-    const InodeRef made = TRY(create_unnamed(*directory, S_IFREG | (mode & 07777), flags, who, true));
+    const InodeRef made = TRY(create_tmpfile(*directory, S_IFREG | (mode & 07777), flags, who, true));
     return open(made, flags & ~(O_TMPFILE | O_EXCL | O_TRUNC), who, false);
 }
 
 Result<std::unique_ptr<OpenFile>> FileSystem::open_path(std::string_view path, int flags, mode_t mode,
                                                         const Credentials& who) {
-    if ((flags & O_TMPFILE) == O_TMPFILE) return open_unnamed(path, flags, mode, who);
+    if ((flags & O_TMPFILE) == O_TMPFILE) return open_tmpfile(path, flags, mode, who);
     if ((flags & O_CREAT) && (flags & O_DIRECTORY)) return fail(EINVAL, "O_CREAT makes no directories");
     const bool exclusive = (flags & O_CREAT) && (flags & O_EXCL);
     for (int attempt = 0; attempt < 8; ++attempt) {
@@ -128,7 +128,7 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open_path(std::string_view path, i
                 return fail(EISDIR, "'{}' ends with a slash", path);
             }
         }
-        Place place = TRY(walk(path, who, !(flags & O_NOFOLLOW) && !exclusive));
+        PathLookup place = TRY(walk_path(path, who, !(flags & O_NOFOLLOW) && !exclusive));
         if (place.found) {
             if (exclusive) return fail(EEXIST, "'{}' exists", path);
             if ((flags & O_CREAT) && place.found->is_directory()) return fail(EISDIR, "'{}' is a directory", path);

@@ -172,7 +172,7 @@ TEST_F(Readahead, OfLargePiecesOfAFileThatDoesNotFit) {
             ASSERT_EQ(std::ranges::count(bytes, std::byte{'r'}), bytes.size());
         }
         EXPECT_LE(device_->bytes - before, again ? pages * page - cache * 3 / 4 : pages * page + 16 * page);
-        EXPECT_LE(fs_->volume().fs().pages.used(), cache + bytes.size());
+        EXPECT_LE(fs_->volume().fs().pages.used_bytes(), cache + bytes.size());
     }
     // What is written to it is seen, wherever it is.
     const std::vector<std::byte> other(3 * page, std::byte{'w'});

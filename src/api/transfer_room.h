@@ -8,23 +8,23 @@
 
 namespace uext4 {
 
-class TransferRoom {
+class TransferBuffer {
 public:
-    static constexpr std::size_t most = std::size_t{1} << 20, least = std::size_t{64} << 10;  // of one call
-    static constexpr std::size_t all = 8 * most;                                              // but for the small ones
+    static constexpr std::size_t max_size = std::size_t{1} << 20, min_size = std::size_t{64} << 10;  // of one call
+    static constexpr std::size_t max_total = 8 * max_size;                                              // but for the small ones
 
-    explicit TransferRoom(std::size_t wanted) : size_(std::min(wanted, most)) {
-        if (size_ <= least) return;
-        counted_ = taken_.fetch_add(size_, std::memory_order_relaxed) + size_ <= all;
+    explicit TransferBuffer(std::size_t wanted) : size_(std::min(wanted, max_size)) {
+        if (size_ <= min_size) return;
+        counted_ = taken_.fetch_add(size_, std::memory_order_relaxed) + size_ <= max_total;
         if (counted_) return;
         taken_.fetch_sub(size_, std::memory_order_relaxed);
-        size_ = least;
+        size_ = min_size;
     }
-    ~TransferRoom() {
+    ~TransferBuffer() {
         if (counted_) taken_.fetch_sub(size_, std::memory_order_relaxed);
     }
-    TransferRoom(const TransferRoom&) = delete;
-    TransferRoom& operator=(const TransferRoom&) = delete;
+    TransferBuffer(const TransferBuffer&) = delete;
+    TransferBuffer& operator=(const TransferBuffer&) = delete;
     std::size_t size() const { return size_; }
 
 private:

@@ -6,9 +6,9 @@
 
 namespace uext4::seams {
 // Whether the call guarded by the seam is made. Defined by the tests.
-bool kept(const char* name);
+bool is_enabled(const char* name);
 }  // namespace uext4::seams
-#define UEXT4_SEAM(name) (::uext4::seams::kept("seam:" #name))
+#define UEXT4_SEAM(name) (::uext4::seams::is_enabled("seam:" #name))
 
 #else
 

@@ -59,7 +59,7 @@ void Checker::check_attributes(Inode& inode, Blocks& blocks, std::vector<Attribu
             if (count) in_inodes.push_back({std::string(item.name), item.value_inode, item.value_size, item.hash});
         }
     };
-    Result<std::vector<format::XattrItem>> body = parse_body(inode);
+    Result<std::vector<format::XattrItem>> body = parse_inode_xattrs(inode);
     if (!body) problem(where, "{}", body.error().what);
     else take(*body, false, true);
     const BlockNr block = inode.xattr_block();
@@ -74,9 +74,9 @@ void Checker::check_attributes(Inode& inode, Blocks& blocks, std::vector<Attribu
     if (!items) return problem(where, "{}", items.error().what);
     SharedBlock& shared = attribute_blocks_[block.value];
     const bool first = shared.users++ == 0;
-    shared.said = view_as<format::XattrBlockHeader>(bytes).refcount;
+    shared.references = view_as<format::XattrBlockHeader>(bytes).refcount;
     take(*items, true, first);
-    if (first) use(block, 1, inode.number().value);
+    if (first) mark_used(block, 1, inode.number().value);
     if (g_.cluster_ratio == 1) ++blocks.attributes;
     else if (!first) blocks.attributes += g_.cluster_ratio;
 }
@@ -101,8 +101,8 @@ void Checker::check_values(const std::vector<Attribute>& in_inodes, const std::s
 
 void Checker::check_references() {
     for (const auto& [block, shared] : attribute_blocks_)
-        if (shared.said != shared.users)
-            problem(fmt::format("attribute block {}", block), "h_refcount is {}, {} inodes name it", shared.said,
+        if (shared.references != shared.users)
+            problem(fmt::format("attribute block {}", block), "h_refcount is {}, {} inodes name it", shared.references,
                     shared.users);
     for (const std::uint64_t number : value_inodes_) {
         Result<InodeRef> inode = volume_.inodes().get(InodeNr(number), true);

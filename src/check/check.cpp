@@ -24,7 +24,7 @@ Result<CheckReport> Checker::run() {
 
 // Many errors name the structure already.
 void Checker::add_problem(const std::string& where, std::string what) {
-    if (report_.problems.size() + 1 == most_problems) {
+    if (report_.problems.size() + 1 == max_problems) {
         report_.problems.push_back({"check", "more problems than are listed"});
         return;
     }
@@ -35,12 +35,12 @@ void Checker::add_problem(const std::string& where, std::string what) {
 void Checker::new_problem(const std::string& where, std::string what) {
     if (what.starts_with(where + ": ")) what.erase(0, where.size() + 2);
     if (std::ranges::none_of(report_.problems,
-                             [&](const CheckProblem& p) { return p.where == where && p.what == what; }))
+                             [&](const CheckProblem& p) { return p.structure == where && p.message == what; }))
         add_problem(where, std::move(what));
 }
 
 void Checker::check_supers() {
-    if (Result<format::SuperBlock> used = read_super(fs_)) super_ = *used;
+    if (Result<format::SuperBlock> used = read_superblock(fs_)) super_ = *used;
     else problem("superblock", "{}", used.error().what);
     if (g_.reserved_blocks > g_.blocks_count / 2)
         problem("superblock", "s_r_blocks_count is {}, more than half of {}", g_.reserved_blocks, g_.blocks_count);
@@ -53,11 +53,11 @@ void Checker::check_supers() {
         std::ranges::any_of(super_.journal_uuid, [](auto byte) { return byte != decltype(byte){}; }))
         problem("superblock", "s_journal_uuid names another device, but the journal is inode {}",
                 super_.journal_inum.get());
-    for (const std::string& doubt : volume_.orphans().left_out())
+    for (const std::string& doubt : volume_.orphans().skipped())
         problem(doubt.starts_with("orphan file") ? "orphan file" : "orphan list", "{}", doubt);
     if (!volume_.options().backup_super) return;
     // The one that is used was good enough to open it. Where that is a backup, what about the first?
-    if (const std::string damage = volume_.primary_super_damage(); !damage.empty()) problem("superblock", "{}", damage);
+    if (const std::string damage = volume_.primary_superblock_problem(); !damage.empty()) problem("superblock", "{}", damage);
 }
 
 Result<CheckReport> check(Volume& volume) { return Checker(volume).run(); }

@@ -9,8 +9,8 @@
 namespace uext4 {
 
 struct CheckProblem {
-    std::string where;  // structure and number
-    std::string what;
+    std::string structure;  // structure and number
+    std::string message;
     std::string
         path{};  // of the inode or directory in `where`; empty for other structures and where no name leads to it
 };
@@ -20,7 +20,7 @@ struct CheckReport {
     std::uint64_t inodes = 0, directories = 0, used_clusters = 0;
     bool clean() const { return problems.empty(); }
 };
-inline constexpr std::size_t most_problems = 1000;
+inline constexpr std::size_t max_problems = 1000;
 
 // Of a volume that nobody changes meanwhile (opened read-only). Damage is reported, not returned; an error is a device
 // that cannot be read. Memory: a hundred bytes for each group that has something in use and 8 for each run of

@@ -33,7 +33,7 @@ private:
         std::uint32_t value_inode = 0, value_size = 0, hash = 0;
     };
     struct SharedBlock {
-        std::uint64_t said = 0, users = 0;
+        std::uint64_t references = 0, users = 0;
     };
     struct Usage {
         std::uint64_t bytes = 0, inodes = 0;
@@ -42,7 +42,7 @@ private:
 
     template <class... Args>
     void problem(const std::string& where, fmt::format_string<Args...> text, Args&&... args) {
-        if (report_.problems.size() < most_problems) add_problem(where, fmt::format(text, std::forward<Args>(args)...));
+        if (report_.problems.size() < max_problems) add_problem(where, fmt::format(text, std::forward<Args>(args)...));
     }
 
     // ---- check.cpp
@@ -51,8 +51,8 @@ private:
     void check_supers();
     // ---- groups.cpp
     std::uint64_t cluster_of(BlockNr b) const;
-    void use(BlockNr first, std::uint64_t count, std::uint64_t owner);
-    void use_for_group(std::uint32_t group, BlockNr first, std::uint64_t count);
+    void mark_used(BlockNr first, std::uint64_t count, std::uint64_t owner);
+    void mark_used_for_group(std::uint32_t group, BlockNr first, std::uint64_t count);
     Result<format::GroupDescView> descriptor(GroupNr n);
     void mark_system();
     void check_group_inodes(GroupNr n);
@@ -77,7 +77,7 @@ private:
     // ---- directories.cpp
     void walk();
     // Whether such a type in an entry says something. 0 is in entries that are older than the feature.
-    bool tells_type(std::uint8_t type) const { return g_.has_filetype() && type != 0; }
+    bool has_file_types(std::uint8_t type) const { return g_.has_filetype() && type != 0; }
     void check_first_entries(Inode& directory, const std::string& where);
     void check_index(Inode& directory, const std::string& where);
     void check_encrypted(const std::string& name, const Inode& child, const std::string& where);
@@ -100,9 +100,9 @@ private:
     const format::Geometry& g_;
     format::SuperBlock super_{};
     CheckReport report_;
-    BufferRef keep_;
-    UsedClusters used_{g_.clusters_per_group};
-    std::set<std::uint64_t> mine_;  // with bigalloc: of the inode at hand, whose blocks may be named one by one
+    BufferRef pinned_buffer_;
+    UsedClusterSet used_{g_.clusters_per_group};
+    std::set<std::uint64_t> metadata_clusters_;  // with bigalloc: of the inode at hand, whose blocks may be named one by one
     std::unordered_map<std::uint64_t, std::uint32_t> links_;
     std::unordered_map<std::uint64_t, std::uint64_t> named_;
     std::set<std::uint64_t> damaged_;  // in use, but they cannot be read: what they name is not known

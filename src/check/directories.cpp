@@ -35,7 +35,7 @@ void Checker::check_first_entries(Inode& directory, const std::string& where) {
     if (dot.inode != directory.number().value) problem(where, "'.' names inode {}", dot.inode.get());
     constexpr auto type = static_cast<std::uint8_t>(format::FileType::directory);
     for (const auto& [name, said] : {std::pair(".", dot.file_type), std::pair("..", dotdot.file_type)})
-        if (tells_type(said) && said != type) problem(where, "'{}' has type {}, no directory's", name, said);
+        if (has_file_types(said) && said != type) problem(where, "'{}' has type {}, no directory's", name, said);
 }
 
 // An entry of a directory whose names are encrypted.
@@ -102,7 +102,7 @@ void Checker::walk() {
         Result<void> r = volume_.names().read(**dir, 0, [&](const DirectoryEntry& e) {
             entries.emplace_back(std::string(e.name), e.inode);
             types.push_back(e.type);
-            if (e.odd_type) problem(where, "'{}' has a type that does not exist", e.name);
+            if (e.has_wrong_type) problem(where, "'{}' has a type that does not exist", e.name);
             return true;
         });
         if (!r) problem(where, "{}", r.error().what);
@@ -141,7 +141,7 @@ void Checker::walk() {
                 problem(where, "'{}' names inode {}, which holds an attribute's value", name, child);
             if ((*dir)->has_flag(format::inode_flag::encrypt)) check_encrypted(name, **inode, where);
             const std::uint8_t type = format::dt_of_file_type(file_type(**inode));
-            if (tells_type(types[i]) && types[i] != type)
+            if (has_file_types(types[i]) && types[i] != type)
                 problem(where, "'{}' has type {}, its inode {}", name, types[i], type);
             if (!(*inode)->is_directory()) continue;
             if (seen.insert(child.value).second) todo.emplace_back(child, number);

@@ -29,7 +29,7 @@ std::uint64_t Checker::cluster_of(BlockNr b) const {
 }
 
 // `owner` 0: the file system itself. With clusters, one inode may name several blocks of one.
-void Checker::use(BlockNr first, std::uint64_t count, std::uint64_t owner) {
+void Checker::mark_used(BlockNr first, std::uint64_t count, std::uint64_t owner) {
     const bool may_be_shared = g_.has_ro_compat(format::ro_compat::shared_blocks);
     std::uint64_t last = ~std::uint64_t{0};
     for (std::uint64_t i = 0; i < count; ++i) {
@@ -41,36 +41,36 @@ void Checker::use(BlockNr first, std::uint64_t count, std::uint64_t owner) {
         const std::uint64_t c = cluster_of(b);
         if (c == last) continue;
         last = c;
-        if (!used_.add(c) && owner != 0 && !may_be_shared && !(g_.cluster_ratio > 1 && mine_.contains(c)))
+        if (!used_.add(c) && owner != 0 && !may_be_shared && !(g_.cluster_ratio > 1 && metadata_clusters_.contains(c)))
             problem(fmt::format("inode {}", owner), "block {} belongs to something else as well", b);
-        if (g_.cluster_ratio > 1 && owner != 0) mine_.insert(c);
+        if (g_.cluster_ratio > 1 && owner != 0) metadata_clusters_.insert(c);
     }
 }
 
 // A bitmap or table. (A cluster may hold several of them.)
-void Checker::use_for_group(std::uint32_t group, BlockNr first, std::uint64_t count) {
+void Checker::mark_used_for_group(std::uint32_t group, BlockNr first, std::uint64_t count) {
     for (std::uint64_t i = 0; g_.cluster_ratio == 1 && i < count; ++i) {
         if (!used_.test(cluster_of(first + i))) continue;
         problem(fmt::format("group {}", group), "its structure at block {} overlaps another at block {}", first,
                 first + i);
         break;
     }
-    use(first, count, 0);
+    mark_used(first, count, 0);
 }
 
 Result<format::GroupDescView> Checker::descriptor(GroupNr n) {
     const auto place = g_.descriptor_place(n);
-    keep_ = TRY(fs_.buffers.read(place.block, "group descriptors"));
-    return format::GroupDescView(keep_->data().subspan(place.offset, g_.desc_size), g_.desc_size);
+    pinned_buffer_ = TRY(fs_.buffers.read(place.block, "group descriptors"));
+    return format::GroupDescView(pinned_buffer_->data().subspan(place.offset, g_.desc_size), g_.desc_size);
 }
 
 void Checker::mark_system() {
-    if (g_.block_size == 1024 && g_.first_data_block == 0) use(BlockNr(0), 1, 0);
+    if (g_.block_size == 1024 && g_.first_data_block == 0) mark_used(BlockNr(0), 1, 0);
     for (std::uint32_t n = 0; n < g_.group_count; ++n) {
         const GroupNr group(n);
         std::uint64_t base = g_.base_meta_blocks(group);
         if (n == 0 && g_.block_size == 1024 && g_.first_data_block == 0) ++base;
-        use(g_.first_block(group), base, 0);
+        mark_used(g_.first_block(group), base, 0);
         Result<format::GroupDescView> d = descriptor(group);
         if (!d) {
             problem(fmt::format("group {}", n), "{}", d.error().what);
@@ -79,11 +79,11 @@ void Checker::mark_system() {
         if (!d->checksum_ok(g_, group)) problem(fmt::format("group {}", n), "descriptor: bad checksum");
         for (const auto& [b, count] : {std::pair(d->block_bitmap(), 1u), std::pair(d->inode_bitmap(), 1u),
                                        std::pair(d->inode_table(), g_.inode_table_blocks)}) {
-            if (g_.valid_block(b) && g_.valid_block(b + (count - 1))) use_for_group(n, b, count);
+            if (g_.valid_block(b) && g_.valid_block(b + (count - 1))) mark_used_for_group(n, b, count);
             else problem(fmt::format("group {}", n), "a structure lies at block {}", b);
         }
     }
-    if (g_.mmp_block && g_.valid_block(BlockNr(g_.mmp_block))) use(BlockNr(g_.mmp_block), 1, 0);
+    if (g_.mmp_block && g_.valid_block(BlockNr(g_.mmp_block))) mark_used(BlockNr(g_.mmp_block), 1, 0);
 }
 
 void Checker::check_group_inodes(GroupNr n) {
@@ -191,7 +191,7 @@ void Checker::check_bitmaps() {
     }
     // Between a mount and its end the superblock's counters are old, even where the log has nothing to replay; and what
     // opening read-only recovered in memory, they do not know.
-    if (volume_.found_open() || volume_.orphans_finished() != 0 || volume_.options().backup_super) return;
+    if (volume_.was_not_unmounted() || volume_.orphans_processed() != 0 || volume_.options().backup_super) return;
     if (super_.free_blocks() != free_total * g_.cluster_ratio)
         problem("superblock", "s_free_blocks_count is {}, {} are free", super_.free_blocks(),
                 free_total * g_.cluster_ratio);

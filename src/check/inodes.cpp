@@ -117,7 +117,7 @@ void Checker::check_map(Inode& inode, Blocks& blocks, const std::string& where) 
         blocks.data += run.count;
         blocks.last = run.logical.value + run.count - 1;
         if (!run.unwritten) blocks.last_written = blocks.last;
-        use(run.physical, run.count, inode.number().value);
+        mark_used(run.physical, run.count, inode.number().value);
         return blocks.data <= g_.blocks_count;
     });
     // Extents can name the same blocks again and again, far longer than anybody wants to read.
@@ -126,7 +126,7 @@ void Checker::check_map(Inode& inode, Blocks& blocks, const std::string& where) 
     if (r)
         r = inode.map().for_each_tree_block([&](BlockNr b) {
             ++blocks.tree;
-            use(b, 1, inode.number().value);
+            mark_used(b, 1, inode.number().value);
             return true;
         });
     blocks.whole = static_cast<bool>(r);
@@ -156,13 +156,13 @@ void Checker::check_symlink(Inode& inode, bool fast, const std::string& where) {
     if (size == 0 || size >= PATH_MAX || size >= g_.block_size)
         return problem(where, "i_size is {}, for a symlink", size);
     if (inode.is_inline()) {
-        Result<std::vector<std::byte>> read = read_inline(inode);
+        Result<std::vector<std::byte>> read = read_inline_data(inode);
         if (!read) return problem(where, "{}", read.error().what);
         in_inode = std::move(*read);
         bytes = in_inode;
     } else if (fast) {
         if (inode.uses_extents()) problem(where, "i_flags has extents, but its target lies in the inode");
-        bytes = inode.map_root();
+        bytes = inode.i_block();
         if (size >= bytes.size()) return problem(where, "i_size is {}, but it has no block for its target", size);
     } else {
         Result<MappedRun> run = inode.map().lookup(LogicalBlock(0), 1);
@@ -198,13 +198,13 @@ bool Checker::check_inode(InodeNr ino) {
     if (!g_.is_own_inode(ino) && ino.value != super_.prj_quota_inum) check_unused_fields(inode, where);
     links_[ino.value] = inode.links();
     if (inode.has_flag(f::ea_inode)) value_inodes_.insert(ino.value);
-    mine_.clear();
+    metadata_clusters_.clear();
     Blocks blocks;
     std::vector<Attribute> in_inodes;
     {
         MutexLock map(inode.map_lock);
         check_attributes(inode, blocks, in_inodes, where);
-        const std::uint64_t for_attributes = blocks.attributes + mine_.size() * g_.cluster_ratio;
+        const std::uint64_t for_attributes = blocks.attributes + metadata_clusters_.size() * g_.cluster_ratio;
         const std::uint64_t charged = for_attributes * (g_.block_size / 512);
         // Without blocks a symlink's target lies in the inode; a long one has lost them.
         const bool in_itself = inode.is_inline() || (inode.is_symlink() && inode.block_count_512() <= charged &&
@@ -217,7 +217,7 @@ bool Checker::check_inode(InodeNr ino) {
         }
         if (inode.is_symlink()) check_symlink(inode, in_itself, where);
         else if (inode.is_inline()) {
-            const Result<std::vector<std::byte>> contents = read_inline(inode);
+            const Result<std::vector<std::byte>> contents = read_inline_data(inode);
             if (!contents) problem(where, "{}", contents.error().what);
             else if (inode.is_directory() && inode.disk_size() != contents->size())
                 problem(where, "i_size is {}, but the names in the inode take {} bytes", inode.disk_size(),
@@ -225,10 +225,10 @@ bool Checker::check_inode(InodeNr ino) {
         }
         // Of the Hurd, a block of its own, which may be charged or not.
         const std::uint64_t translator = g_.hurd ? inode.disk().version_lo.get() : 0;
-        if (translator != 0) use(BlockNr(translator), 1, ino.value);
+        if (translator != 0) mark_used(BlockNr(translator), 1, ino.value);
         // Clusters count as a whole, those of values in other inodes too.
         const std::uint64_t named = g_.cluster_ratio == 1 ? blocks.data + blocks.tree + blocks.attributes
-                                                          : mine_.size() * g_.cluster_ratio + blocks.attributes;
+                                                          : metadata_clusters_.size() * g_.cluster_ratio + blocks.attributes;
         const std::uint64_t sectors = named * (g_.block_size / 512);
         const bool charged_more = translator != 0 && sectors + g_.block_size / 512 == inode.block_count_512();
         if (!resize && ino.value != special::bad_blocks && sectors != inode.block_count_512() && !charged_more)
@@ -242,7 +242,7 @@ bool Checker::check_inode(InodeNr ino) {
 // One that the bitmap has as free, in the part of the table that has been in use.
 void Checker::check_free_inode(InodeNr ino) {
     const std::string where = fmt::format("inode {}", ino);
-    const Result<Allocator::InodePlace> place = fs_.allocator.place_of(ino);
+    const Result<Allocator::InodeLocation> place = fs_.allocator.locate_inode(ino);
     if (!place) return;  // said of its group
     Result<BufferRef> table = fs_.buffers.read(place->block, "inode table");
     if (!table) return problem(where, "{}", table.error().what);

@@ -22,7 +22,7 @@ std::uint64_t inode_named_by(std::string_view where) {
 void Checker::name_paths() {
     std::unordered_map<std::uint64_t, std::string> paths;
     std::set<std::uint64_t> wanted;
-    for (const CheckProblem& problem : report_.problems) wanted.insert(inode_named_by(problem.where));
+    for (const CheckProblem& problem : report_.problems) wanted.insert(inode_named_by(problem.structure));
     wanted.erase(0);
     if (wanted.erase(format::special_inode::root)) paths[format::special_inode::root] = "/";
     std::set<std::uint64_t> seen{format::special_inode::root};
@@ -46,7 +46,7 @@ void Checker::name_paths() {
         }
     }
     for (CheckProblem& problem : report_.problems)
-        if (const auto found = paths.find(inode_named_by(problem.where)); found != paths.end())
+        if (const auto found = paths.find(inode_named_by(problem.structure)); found != paths.end())
             problem.path = found->second;
 }
 

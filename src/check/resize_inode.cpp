@@ -12,7 +12,7 @@ constexpr unsigned slots = 15, double_indirect = 13;
 
 // map_lock held. The blocks that it names were marked as the file system's own.
 void Checker::check_resize_inode(Inode& inode, const std::string& where) {
-    const auto pointer = [&](unsigned i) { return view_as<Le32>(ConstBytes(inode.map_root()), i * 4).get(); };
+    const auto pointer = [&](unsigned i) { return view_as<Le32>(ConstBytes(inode.i_block()), i * 4).get(); };
     if (!g_.has_compat(format::compat::resize_inode)) {
         if (inode.block_count_512() != 0)
             problem(where, "i_blocks is {}, but the superblock lacks resize_inode", inode.block_count_512());
@@ -23,7 +23,7 @@ void Checker::check_resize_inode(Inode& inode, const std::string& where) {
         if (i != double_indirect && pointer(i) != 0) problem(where, "i_block[{}] is {}, not 0", i, pointer(i));
     const BlockNr own(pointer(double_indirect));
     if (!own || !g_.valid_block(own)) return problem(where, "i_block[{}] is {}", double_indirect, own);
-    use(own, 1, inode.number().value);
+    mark_used(own, 1, inode.number().value);
     Result<BufferRef> top = fs_.buffers.read(own, "resize inode");
     if (!top) return problem(where, "{}", top.error().what);
     const std::uint64_t per_block = g_.block_size / 4;

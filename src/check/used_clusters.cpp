@@ -8,7 +8,7 @@ namespace {
 constexpr std::uint32_t bits_per_word = 32;
 }
 
-std::size_t UsedClusters::Group::run_from(std::uint32_t i) const {
+std::size_t UsedClusterSet::Group::run_from(std::uint32_t i) const {
     std::size_t low = 0, high = words.size() / 2;
     while (low < high) {
         const std::size_t middle = (low + high) / 2;
@@ -18,13 +18,13 @@ std::size_t UsedClusters::Group::run_from(std::uint32_t i) const {
     return low;
 }
 
-bool UsedClusters::Group::test(std::uint32_t i) const {
+bool UsedClusterSet::Group::test(std::uint32_t i) const {
     if (bits) return (words[i / bits_per_word] >> i % bits_per_word & 1) != 0;
     const std::size_t run = run_from(i) * 2;
     return run < words.size() && words[run] <= i;
 }
 
-bool UsedClusters::Group::add(std::uint32_t i, std::uint32_t all) {
+bool UsedClusterSet::Group::add(std::uint32_t i, std::uint32_t all) {
     if (!bits) {
         if (!add_to_runs(i)) return false;
         if (words.size() > std::max<std::size_t>(all / bits_per_word / 8, 4)) become_bits(all);
@@ -37,7 +37,7 @@ bool UsedClusters::Group::add(std::uint32_t i, std::uint32_t all) {
     return true;
 }
 
-bool UsedClusters::Group::add_to_runs(std::uint32_t i) {
+bool UsedClusterSet::Group::add_to_runs(std::uint32_t i) {
     const std::size_t at = run_from(i) * 2;
     if (at < words.size() && words[at] <= i) return false;
     const bool after = at > 0 && words[at - 1] == i, before = at < words.size() && words[at] == i + 1;
@@ -49,7 +49,7 @@ bool UsedClusters::Group::add_to_runs(std::uint32_t i) {
     return true;
 }
 
-void UsedClusters::Group::become_bits(std::uint32_t all) {
+void UsedClusterSet::Group::become_bits(std::uint32_t all) {
     std::vector<std::uint32_t> made((all + bits_per_word - 1) / bits_per_word);
     for (std::size_t run = 0; run < words.size(); run += 2)
         for (std::uint32_t i = words[run]; i < words[run + 1]; ++i)
@@ -58,12 +58,12 @@ void UsedClusters::Group::become_bits(std::uint32_t all) {
     bits = true;
 }
 
-bool UsedClusters::test(std::uint64_t cluster) const {
+bool UsedClusterSet::test(std::uint64_t cluster) const {
     const auto group = groups_.find(cluster / per_group_);
     return group != groups_.end() && group->second.test(static_cast<std::uint32_t>(cluster % per_group_));
 }
 
-bool UsedClusters::add(std::uint64_t cluster) {
+bool UsedClusterSet::add(std::uint64_t cluster) {
     // Whoever names many clusters names those of one group after each other.
     if (const std::uint64_t group = cluster / per_group_; !last_ || group != last_number_) {
         last_ = &groups_[group];
@@ -72,7 +72,7 @@ bool UsedClusters::add(std::uint64_t cluster) {
     return last_->add(static_cast<std::uint32_t>(cluster % per_group_), per_group_);
 }
 
-void UsedClusters::put_bits(std::uint64_t group, Bytes bitmap) const {
+void UsedClusterSet::put_bits(std::uint64_t group, Bytes bitmap) const {
     const auto found = groups_.find(group);
     if (found == groups_.end()) return;
     const Group& g = found->second;

@@ -10,9 +10,9 @@
 
 namespace uext4 {
 
-class UsedClusters {
+class UsedClusterSet {
 public:
-    explicit UsedClusters(std::uint32_t per_group) : per_group_(per_group) {}
+    explicit UsedClusterSet(std::uint32_t per_group) : per_group_(per_group) {}
 
     // By number: those of group 0, then those of group 1, and so on.
     bool test(std::uint64_t cluster) const;

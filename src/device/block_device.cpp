@@ -29,7 +29,7 @@ Result<void> BlockDevice::discard(std::uint64_t, std::uint64_t) { return fail(EN
 
 Result<void> BlockDevice::read_from_medium(std::uint64_t offset, Bytes out) { return read(offset, out); }
 
-void BlockDevice::keep_openers_waiting() {}
+void BlockDevice::request_lease() {}
 
 Result<void> check_range(const BlockDevice& device, const char* what, std::uint64_t offset, std::uint64_t length) {
     const std::uint64_t size = device.size();

@@ -40,7 +40,7 @@ public:
 
     // A flush or a write through has failed since the volume was opened: what was written before that may be gone, and
     // a later flush that works says nothing of it. Known by the volume's own device (flush_order_device.h) only.
-    virtual bool has_lost() const { return false; }
+    virtual bool has_lost_writes() const { return false; }
 
     virtual bool read_only() const = 0;
 
@@ -49,7 +49,7 @@ public:
 
     // For an end that nobody waits for: whoever opens what this stands on from now on gets it when this has closed it,
     // where the host can do that.
-    virtual void keep_openers_waiting();
+    virtual void request_lease();
 
     // For messages.
     virtual std::string name() const = 0;

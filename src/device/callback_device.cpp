@@ -19,7 +19,7 @@ Result<void> check_status(int status, const std::string& name, const char* what,
 
 // The functions may be those of a program that keeps the image in a file of another file system of ours.
 int apart(const auto& function) {
-    const RanksApart none_of_these;
+    const RankSuspension none_of_these;
     return function();
 }
 

@@ -28,9 +28,9 @@ bool is_fixed_vhd(BlockDevice& device) {
 }  // namespace
 
 std::string describe_contents(BlockDevice& device) {
-    const Signature* signature = find_signature(
+    const Signature* signature = identify_signature(
         [&](std::uint64_t offset, Bytes out) { return device.read(offset, out).has_value(); }, device.size());
-    if (signature) return "it is " + sentence_of(*signature, device.name());
+    if (signature) return "it is " + describe(*signature, device.name());
     auto* file = dynamic_cast<FileDevice*>(&device);
     PartitionTable* table = file ? file->partition_table() : nullptr;
     if (table)

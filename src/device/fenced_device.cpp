@@ -2,41 +2,41 @@
 
 namespace uext4 {
 
-void FencedDevice::close(const Error& why) {
+void FencedDevice::fence(const Error& why) {
     MutexLock guard(lock_);
-    if (closed_.load()) return;
-    why_ = why;
-    closed_.store(true);
+    if (fenced_.load()) return;
+    reason_ = why;
+    fenced_.store(true);
 }
 
-Result<void> FencedDevice::open() const {
-    if (!closed_.load()) return {};
+Result<void> FencedDevice::check_not_fenced() const {
+    if (!fenced_.load()) return {};
     MutexLock guard(lock_);
-    return fail(why_);
+    return fail(reason_);
 }
 
 Result<void> FencedDevice::write(std::uint64_t offset, ConstBytes in) {
-    TRY(open());
+    TRY(check_not_fenced());
     return base().write(offset, in);
 }
 
 Result<void> FencedDevice::writev(std::uint64_t offset, std::span<const ConstBytes> parts) {
-    TRY(open());
+    TRY(check_not_fenced());
     return base().writev(offset, parts);
 }
 
 Result<void> FencedDevice::write_fua(std::uint64_t offset, ConstBytes in) {
-    TRY(open());
+    TRY(check_not_fenced());
     return base().write_fua(offset, in);
 }
 
 Result<void> FencedDevice::flush() {
-    TRY(open());
+    TRY(check_not_fenced());
     return base().flush();
 }
 
 Result<void> FencedDevice::discard(std::uint64_t offset, std::uint64_t length) {
-    TRY(open());
+    TRY(check_not_fenced());
     return base().discard(offset, length);
 }
 

@@ -13,7 +13,7 @@ public:
     explicit FencedDevice(std::shared_ptr<BlockDevice> base) : ForwardingDevice(std::move(base)) {}
 
     // Every write, flush and discard that begins after this fails with `why`.
-    void close(const Error& why);
+    void fence(const Error& why);
 
     Result<void> write(std::uint64_t offset, ConstBytes in) override;
     Result<void> writev(std::uint64_t offset, std::span<const ConstBytes> parts) override;
@@ -22,11 +22,11 @@ public:
     Result<void> discard(std::uint64_t offset, std::uint64_t length) override;
 
 private:
-    Result<void> open() const;
+    Result<void> check_not_fenced() const;
 
-    std::atomic<bool> closed_{false};
+    std::atomic<bool> fenced_{false};
     mutable Mutex lock_{Rank::Leaf, "FencedDevice"};
-    Error why_{};
+    Error reason_{};
 };
 
 }  // namespace uext4

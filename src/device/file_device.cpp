@@ -85,9 +85,9 @@ struct RequestPoints {
 }  // namespace
 
 // Tries again what another user of the image refuses, until the time is over that all attempts together have.
-class FileDevice::Patience {
+class FileDevice::LockTimeout {
 public:
-    explicit Patience(const FileDeviceOptions& options) : options_(options) {}
+    explicit LockTimeout(const FileDeviceOptions& options) : options_(options) {}
 
     // `in_vain`: nobody but this process could end what refuses the attempt.
     template <class Attempt, class InVain>
@@ -96,16 +96,16 @@ public:
             auto result = attempt();
             if (result || result.error().code != EBUSY || (!again && in_vain())) return result;
             const auto waited = Clock::now() - begin_;
-            if (waited >= options_.patience) {
-                if (options_.patience.count() > 0)
+            if (waited >= options_.lock_timeout) {
+                if (options_.lock_timeout.count() > 0)
                     result.error().what += fmt::format("; waited {:g} seconds for it",
-                                                       std::chrono::duration<double>(options_.patience).count());
+                                                       std::chrono::duration<double>(options_.lock_timeout).count());
                 return result;
             }
-            if (waited >= until_told && !std::exchange(told_, true) && options_.waiting)
-                options_.waiting(fmt::format("{}; waiting for it, at most {:g} seconds", result.error().what,
-                                             std::chrono::duration<double>(options_.patience).count()));
-            std::this_thread::sleep_for(std::min<Clock::duration>(pause_, options_.patience - waited));
+            if (waited >= until_told && !std::exchange(told_, true) && options_.on_wait)
+                options_.on_wait(fmt::format("{}; waiting for it, at most {:g} seconds", result.error().what,
+                                             std::chrono::duration<double>(options_.lock_timeout).count()));
+            std::this_thread::sleep_for(std::min<Clock::duration>(pause_, options_.lock_timeout - waited));
             pause_ = std::min(pause_ * 2, longest_pause);
         }
     }
@@ -124,7 +124,7 @@ private:
 };
 
 Result<std::unique_ptr<FileDevice>> FileDevice::open(const std::string& path, const FileDeviceOptions& options) {
-    Patience patience(options);
+    LockTimeout patience(options);
     const int fd = TRY(patience([&] { return open_image(path, options.writable); }));
     std::unique_ptr<FileDevice> device(new FileDevice(fd, options.name.empty() ? path : options.name));
     TRY(device->prepare(options, patience));
@@ -137,13 +137,13 @@ Result<std::unique_ptr<FileDevice>> FileDevice::adopt(int fd, std::string name, 
     if (flags < 0) return fail(errno, "{}: descriptor {}: {}", device->name_, fd, std::strerror(errno));
     FileDeviceOptions possible = options;
     if ((flags & O_ACCMODE) != O_RDWR) possible.writable = false;
-    Patience patience(possible);
+    LockTimeout patience(possible);
     TRY(device->prepare(possible, patience));
     return device;
 }
 
 FileDevice::~FileDevice() {
-    give_up_behind();
+    unlock_backing_files();
     unlock_file(fd_);
     // Somebody may have been given the descriptor.
     if (leased_) fcntl(fd_, F_SETLEASE, F_UNLCK);
@@ -152,23 +152,23 @@ FileDevice::~FileDevice() {
 
 // A lease makes the kernel ask its holder before it lets anybody else open the file, and hold them until the lease is
 // gone, or for 45 seconds. Nobody may have the file open yet.
-void FileDevice::keep_openers_waiting() {
+void FileDevice::request_lease() {
     if (writable_ && !block_device_) leased_ = fcntl(fd_, F_SETLEASE, F_WRLCK) == 0;
 }
 
-void FileDevice::stop_writing() {
+void FileDevice::downgrade_to_read_only() {
     // A lock of the same bytes takes the place of the exclusive one; if that fails, readers are kept out as before.
     if (std::exchange(writable_, false) && locked_) (void)lock_file(fd_, false, offset_, locked_length_, name_);
 }
 
-void FileDevice::give_up_behind() {
-    for (const int file : std::exchange(behind_, {})) {
+void FileDevice::unlock_backing_files() {
+    for (const int file : std::exchange(backing_files_, {})) {
         unlock_file(file);
         close(file);
     }
 }
 
-Result<void> FileDevice::prepare(const FileDeviceOptions& options, Patience& patience) {
+Result<void> FileDevice::prepare(const FileDeviceOptions& options, LockTimeout& patience) {
     struct stat info{};
     if (fstat(fd_, &info) != 0) return fail(errno, "{}: fstat: {}", name_, std::strerror(errno));
     std::uint64_t whole = 0;
@@ -197,19 +197,19 @@ Result<void> FileDevice::prepare(const FileDeviceOptions& options, Patience& pat
     if (offset_ == 0 && length_ == whole)
         if (Result<PartitionTable> table = PartitionTable::prepare(fd_, name_))
             table_ = std::make_unique<PartitionTable>(std::move(*table));
-    return take(options, patience);
+    return lock_image(options, patience);
 }
 
 // Keeps others out, or finds that they keep this process out.
-Result<void> FileDevice::take(const FileDeviceOptions& options, Patience& patience) {
+Result<void> FileDevice::lock_image(const FileDeviceOptions& options, LockTimeout& patience) {
     if (options.lock) {
         TRY(patience([&] { return lock_file(fd_, writable_, offset_, options.length, name_); },
                      [&] { return this_process_holds(fd_, writable_, {offset_, options.length}); }));
         locked_ = true;
         locked_length_ = options.length;
         TRY(patience([&] {
-            give_up_behind();
-            return lock_behind_loops(fd_, writable_, offset_, options.length, name_, behind_);
+            unlock_backing_files();
+            return lock_loop_backing_files(fd_, writable_, offset_, options.length, name_, backing_files_);
         }));
     }
     if (writable_ && options.refuse_mounted)

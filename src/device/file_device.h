@@ -21,9 +21,9 @@ struct FileDeviceOptions {
     bool refuse_mounted = true;  // EBUSY if the kernel has it mounted (writable opens only)
     std::string name;            // of the image, for messages; empty: the path
     // How long it waits for another user of the image before it is EBUSY. Not for this process.
-    std::chrono::milliseconds patience{0};
+    std::chrono::milliseconds lock_timeout{0};
     // Called once, after a second of that, with a sentence that says what it waits for.
-    std::function<void(const std::string& sentence)> waiting;
+    std::function<void(const std::string& sentence)> on_wait;
 };
 
 class FileDevice final : public BlockDevice {
@@ -49,27 +49,27 @@ public:
     Result<void> discard(std::uint64_t offset, std::uint64_t length) override;
     bool read_only() const override { return !writable_; }
     Result<void> read_from_medium(std::uint64_t offset, Bytes out) override;
-    void keep_openers_waiting() override;
+    void request_lease() override;
     // From now on it only reads, and lets others read the image. (Files behind loop devices stay locked.)
-    void stop_writing();
+    void downgrade_to_read_only();
     std::string name() const override { return name_; }
 
     // Stays owned by the device.
     int descriptor() const { return fd_; }
-    std::uint64_t view_offset() const { return offset_; }
+    std::uint64_t partition_offset() const { return offset_; }
     bool is_block_device() const { return block_device_; }
     // Of an image that is all of the file or block device; else null. To be used before the file system is.
     PartitionTable* partition_table() { return table_.get(); }
 
 private:
-    class Patience;
+    class LockTimeout;
     FileDevice(int fd, std::string name) : fd_(fd), name_(std::move(name)) {}
-    void give_up_behind();
-    Result<void> prepare(const FileDeviceOptions& options, Patience& patience);
-    Result<void> take(const FileDeviceOptions& options, Patience& patience);
+    void unlock_backing_files();
+    Result<void> prepare(const FileDeviceOptions& options, LockTimeout& patience);
+    Result<void> lock_image(const FileDeviceOptions& options, LockTimeout& patience);
 
     int fd_;
-    std::vector<int> behind_;  // files under loop devices, locked
+    std::vector<int> backing_files_;  // files under loop devices, locked
     std::string name_;
     std::uint64_t offset_ = 0;
     std::uint64_t length_ = 0;

@@ -23,7 +23,7 @@ bool FlushOrderDevice::enter(std::uint64_t seen, SourceLocation where) {
 }
 
 void FlushOrderDevice::leave() {
-    note_given_up(&busy_);
+    note_released(&busy_);
     busy_.store(false);
     // Who comes to wait now finds it free; who waits already is counted.
     if (waiting_.load() == 0) return;
@@ -61,9 +61,9 @@ Result<void> FlushOrderDevice::write_fua(std::uint64_t offset, ConstBytes in) {
     return written;
 }
 
-Result<void> make_durable(BlockDevice& device) {
+Result<void> flush_completed_writes(BlockDevice& device) {
     TRY(device.flush());
-    if (UEXT4_SEAM(flushes_ask_for_others) && device.has_lost())
+    if (UEXT4_SEAM(flushes_ask_for_others) && device.has_lost_writes())
         return fail(EIO, "{}: what was written may be gone: an earlier flush failed", device.name());
     return {};
 }

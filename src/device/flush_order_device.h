@@ -18,10 +18,10 @@ public:
     // As a flush: what fails here may have been another write.
     Result<void> write_fua(std::uint64_t offset, ConstBytes in) override;
     Result<void> flush() override;
-    bool has_lost() const override { return lost_.load(); }
+    bool has_lost_writes() const override { return lost_.load(); }
 
     // Those that wait for their turn now.
-    unsigned waiting() const { return waiting_.load(); }
+    unsigned waiting_flushes() const { return waiting_.load(); }
 
 private:
     bool try_enter() { return !busy_.exchange(true); }
@@ -44,6 +44,6 @@ private:
 };
 
 // For whoever acknowledges what he or others have written: a flush, and EIO where it works but one before it did not.
-Result<void> make_durable(BlockDevice& device);
+Result<void> flush_completed_writes(BlockDevice& device);
 
 }  // namespace uext4

@@ -66,9 +66,9 @@ protected:
     }
 
     void wait_for(unsigned waiting) const {
-        for (int i = 0; i < 10000 && device_.waiting() < waiting; ++i)
+        for (int i = 0; i < 10000 && device_.waiting_flushes() < waiting; ++i)
             std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        EXPECT_EQ(device_.waiting(), waiting);
+        EXPECT_EQ(device_.waiting_flushes(), waiting);
     }
 
     std::shared_ptr<Flushing> base_ = std::make_shared<Flushing>();
@@ -81,7 +81,7 @@ TEST_F(FlushOrder, ThoseThatWaitShareOne) {
     EXPECT_EQ(base_->most_at_once, 1);
     // The first cannot have what the others wrote after it began.
     EXPECT_EQ(base_->flushes, 2);
-    EXPECT_FALSE(device_.has_lost());
+    EXPECT_FALSE(device_.has_lost_writes());
 }
 
 TEST_F(FlushOrder, AFailureIsOfAllThatSharedIt) {
@@ -89,7 +89,7 @@ TEST_F(FlushOrder, AFailureIsOfAllThatSharedIt) {
     const std::vector<int> codes = beside_a_slow_one(1);
     EXPECT_EQ(first_code_, 0);
     EXPECT_EQ(codes, std::vector<int>{EIO});
-    EXPECT_TRUE(device_.has_lost());
+    EXPECT_TRUE(device_.has_lost_writes());
 }
 
 TEST_F(FlushOrder, AFailureIsKnownToWhoFlushesNext) {
@@ -97,7 +97,7 @@ TEST_F(FlushOrder, AFailureIsKnownToWhoFlushesNext) {
     // It works, for what is written from now on; whoever acknowledges older writes must not rely on it.
     EXPECT_EQ(beside_a_slow_one(1), std::vector<int>{0});
     EXPECT_EQ(first_code_, EIO);
-    const Result<void> durable = make_durable(device_);
+    const Result<void> durable = flush_completed_writes(device_);
     ASSERT_FALSE(durable);
     EXPECT_EQ(durable.error().code, EIO);
 }
@@ -122,8 +122,8 @@ TEST_F(FlushOrder, AWriteThroughTakesItsTurnAndTellsOfLosses) {
     other.join();
     EXPECT_EQ(code, EIO);
     EXPECT_EQ(base_->most_at_once, 1);
-    EXPECT_TRUE(device_.has_lost());
-    EXPECT_FALSE(make_durable(device_));
+    EXPECT_TRUE(device_.has_lost_writes());
+    EXPECT_FALSE(flush_completed_writes(device_));
 }
 
 // One ends between two looks of a thread that comes to wait: that has the turn then, and gives it back.

@@ -24,9 +24,9 @@ public:
     Result<void> write_fua(std::uint64_t offset, ConstBytes in) override { return base_->write_fua(offset, in); }
     Result<void> flush() override { return base_->flush(); }
     Result<void> discard(std::uint64_t offset, std::uint64_t length) override { return base_->discard(offset, length); }
-    bool has_lost() const override { return base_->has_lost(); }
+    bool has_lost_writes() const override { return base_->has_lost_writes(); }
     bool read_only() const override { return base_->read_only(); }
-    void keep_openers_waiting() override { base_->keep_openers_waiting(); }
+    void request_lease() override { base_->request_lease(); }
     std::string name() const override { return base_->name(); }
 
 protected:

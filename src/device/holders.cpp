@@ -75,7 +75,7 @@ bool has_lock(pid_t pid, pid_t fd, const Locked& wanted) {
         std::string word, order, kind, state, access, owner, file, first, last;
         if (!(words >> word >> order >> kind >> state >> access >> owner >> file >> first >> last)) continue;
         if (word != "lock:" || (access != "WRITE" && !wanted.exclusive)) continue;
-        if (number_or(first, 0) < wanted.end && wanted.begin <= number_or(last, first_mark)) return true;
+        if (number_or(first, 0) < wanted.end && wanted.begin <= number_or(last, first_holder_byte)) return true;
     }
     return false;
 }
@@ -127,27 +127,27 @@ std::optional<pid_t> ask(int fd, int command, struct flock lock) {
     return lock.l_pid;
 }
 
-Locked mark_of(const ImageBytes& bytes) { return {bytes.begin + first_mark, bytes.end + first_mark - 1, true}; }
+Locked mark_of(const ImageRange& bytes) { return {bytes.begin + first_holder_byte, bytes.end + first_holder_byte - 1, true}; }
 
 }  // namespace
 
-ImageBytes::ImageBytes(std::uint64_t offset, std::uint64_t length)
-    : begin(std::min(offset, first_mark - 1)),
-      end(length == 0 || length > first_mark - begin ? first_mark : begin + length) {}
+ImageRange::ImageRange(std::uint64_t offset, std::uint64_t length)
+    : begin(std::min(offset, first_holder_byte - 1)),
+      end(length == 0 || length > first_holder_byte - begin ? first_holder_byte : begin + length) {}
 
-void mark_as_held(int fd, const ImageBytes& bytes) {
+void record_holder(int fd, const ImageRange& bytes) {
     const struct flock mark = range_lock(F_RDLCK, mark_of(bytes));
     // Without a mark only a name is missing in a sentence.
     while (fcntl(fd, F_SETLK, &mark) != 0 && errno == EINTR) {
     }
 }
 
-bool this_process_holds(int fd, bool exclusive, const ImageBytes& bytes) {
+bool this_process_holds(int fd, bool exclusive, const ImageRange& bytes) {
     struct stat file{};
     return fstat(fd, &file) == 0 && has_open(getpid(), file, Locked{bytes.begin, bytes.end, exclusive}, fd);
 }
 
-std::string holder_of(int fd, bool exclusive, const ImageBytes& bytes) {
+std::string holder_of(int fd, bool exclusive, const ImageRange& bytes) {
     if (this_process_holds(fd, exclusive, bytes)) return "this process";
     const Locked locked{bytes.begin, bytes.end, exclusive};
     std::optional<pid_t> found = ask(fd, F_OFD_GETLK, range_lock(exclusive ? F_WRLCK : F_RDLCK, locked));

@@ -11,25 +11,25 @@
 namespace uext4 {
 
 // Locks of images end here, and marks begin.
-inline constexpr std::uint64_t first_mark = std::uint64_t{1} << 62;
+inline constexpr std::uint64_t first_holder_byte = std::uint64_t{1} << 62;
 
 // The bytes of a file that an image is.
-struct ImageBytes {
+struct ImageRange {
     std::uint64_t begin, end;
-    ImageBytes(std::uint64_t offset, std::uint64_t length);  // length 0: to the end
+    ImageRange(std::uint64_t offset, std::uint64_t length);  // length 0: to the end
 };
 
 // Marks the bytes as held by this process.
-void mark_as_held(int fd, const ImageBytes& bytes);
+void record_holder(int fd, const ImageRange& bytes);
 
 // Whether another open file description of this process has a lock that keeps a lock of the bytes out, an exclusive or
 // a shared one. False where /proc cannot be read.
-bool this_process_holds(int fd, bool exclusive, const ImageBytes& bytes);
+bool this_process_holds(int fd, bool exclusive, const ImageRange& bytes);
 
 // The subject of a sentence: "process 4711 (uext4-server)", "this process", or "another process" where nothing more can
 // be found out.
 // Of the lock that keeps an exclusive or a shared lock of the bytes out.
-std::string holder_of(int fd, bool exclusive, const ImageBytes& bytes);
+std::string holder_of(int fd, bool exclusive, const ImageRange& bytes);
 // Of a lease of the file, or of a process that has the file or block device open.
 std::string opener_of(const std::string& path);
 

@@ -44,7 +44,7 @@ TEST_F(HoldersTest, WhatThisProcessHasOpenIsNotWaitedFor) {
     for (const bool by_reader : {false, true}) {
         auto first = open_file(by_reader ? reading() : FileDeviceOptions{});
         FileDeviceOptions patient;
-        patient.patience = std::chrono::hours(100);
+        patient.lock_timeout = std::chrono::hours(100);
         auto second = FileDevice::open(path, patient);
         ASSERT_FALSE(second);
         EXPECT_EQ(second.error().code, EBUSY);

@@ -35,17 +35,17 @@ struct MountedDevice {
 std::vector<MountedDevice> mounted_devices() {
     std::vector<MountedDevice> devices;
     for (const MountEntry& mount : mount_table()) {
-        devices.push_back({mount.device, mount.where, mount.writable});
+        devices.push_back({mount.device, mount.mount_point, mount.writable});
         // File systems over several devices have a made-up number there and one of their devices as the source.
         struct stat info{};
         if (mount.source.starts_with("/dev/") && stat(mount.source.c_str(), &info) == 0 && S_ISBLK(info.st_mode))
-            devices.push_back({info.st_rdev, mount.where, mount.writable});
+            devices.push_back({info.st_rdev, mount.mount_point, mount.writable});
     }
     return devices;
 }
 
 // " through /dev/loop7", unless that is the image itself.
-std::string through(const Shown& shown) { return shown.image ? "" : " through " + shown.node; }
+std::string through(const DeviceView& shown) { return shown.is_image ? "" : " through " + shown.node; }
 
 // Why a block device cannot be opened exclusively.
 std::string use_of_device(dev_t device, const std::string& path) {
@@ -71,17 +71,17 @@ std::optional<int> descriptor_in_path(const std::string& path) {
 }  // namespace
 
 Result<void> refuse_if_mounted(int fd, std::uint64_t offset, std::uint64_t length, const std::string& name) {
-    const std::vector<Shown> places = shown_by_devices(fd, {offset, length});
+    const std::vector<DeviceView> places = find_device_views(fd, {offset, length});
     const std::vector<MountedDevice> mounts = mounted_devices();
-    for (const Shown& shown : places)
+    for (const DeviceView& shown : places)
         for (const MountedDevice& mount : mounts)
             if (mount.device == shown.device)
                 return fail(EBUSY, "{}: it is mounted on {}{}", name, mount.where, through(shown));
-    for (const Shown& shown : places) {
+    for (const DeviceView& shown : places) {
         // A mount in another name space is not in our table, but keeps exclusive openers out. (Where there are
         // partitions, it keeps them from the whole as well, whichever it is of. And the image's own device is held by
         // ourselves.)
-        if (shown.divided || shown.own) continue;
+        if (shown.has_partitions || shown.is_related) continue;
         ScopedFd exclusive{open(shown.node.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK)};
         if (exclusive.fd < 0 && errno == EBUSY)
             return fail(EBUSY, "{}: it is in use through {} (mounted, or open exclusively by another process)", name,
@@ -95,12 +95,12 @@ std::optional<std::string> mounted_for_writing(const std::string& image, std::ui
     const Result<int> opened = open_image(parsed.path, false);
     if (!opened) return std::nullopt;  // whoever opens it to read it will say why
     const ScopedFd fd{*opened};
-    Stretch part{offset, 0};
+    ByteRange part{offset, 0};
     if (parsed.partition)
         if (const Result<Partition> found = find(fd.fd, *parsed.partition, image)) part = {found->offset, found->size};
-    const std::vector<Shown> places = shown_by_devices(fd.fd, part);
+    const std::vector<DeviceView> places = find_device_views(fd.fd, part);
     for (const MountedDevice& mount : mounted_devices())
-        for (const Shown& shown : places)
+        for (const DeviceView& shown : places)
             if (mount.writable && mount.device == shown.device)
                 return fmt::format("{}: it is mounted for writing on {}{}: what is read here may be of several moments",
                                    image, mount.where, through(shown));
@@ -108,7 +108,7 @@ std::optional<std::string> mounted_for_writing(const std::string& image, std::ui
 }
 
 Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length, const std::string& name) {
-    const ImageBytes bytes(offset, length);
+    const ImageRange bytes(offset, length);
     struct flock lock{};
     lock.l_type = exclusive ? F_WRLCK : F_RDLCK;
     lock.l_whence = SEEK_SET;
@@ -130,7 +130,7 @@ Result<void> lock_file(int fd, bool exclusive, std::uint64_t offset, std::uint64
             default: return fail(errno, "{}: locking: {}", name, std::strerror(errno));
         }
     }
-    mark_as_held(fd, bytes);
+    record_holder(fd, bytes);
     return {};
 }
 
@@ -142,11 +142,11 @@ void unlock_file(int fd) {
     }
 }
 
-Result<void> lock_behind_loops(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length,
+Result<void> lock_loop_backing_files(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length,
                                const std::string& name, std::vector<int>& held) {
-    Stretch part{offset, length};
-    for (int floor = 0; floor < most_floors; ++floor) {
-        const int file = file_behind(fd, exclusive, part);
+    ByteRange part{offset, length};
+    for (int floor = 0; floor < max_loop_depth; ++floor) {
+        const int file = open_loop_backing_file(fd, exclusive, part);
         if (file < 0) return {};
         held.push_back(file);
         TRY(lock_file(file, exclusive, part.offset, part.length, name));

@@ -72,20 +72,20 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
 }
 
 // Where bytes lie: in a file, or on a whole device.
-struct Place {
+struct BlockState {
     bool on_device;
     dev_t device;  // that the bytes are of, or that the file lies on
     ino_t file;
-    Stretch part;
+    ByteRange part;
 
-    bool same_holder_as(const Place& other) const {
+    bool same_holder_as(const BlockState& other) const {
         return on_device == other.on_device && device == other.device && (on_device || file == other.file);
     }
 };
 
-Place place_of(const struct stat& info, const Stretch& part) {
+BlockState place_of(const struct stat& info, const ByteRange& part) {
     if (!S_ISBLK(info.st_mode)) return {false, info.st_dev, info.st_ino, part};
-    Place place{true, info.st_rdev, 0, part};
+    BlockState place{true, info.st_rdev, 0, part};
     const fs::path folder = folder_of(info.st_rdev);
     if (!is_partition(folder)) return place;
     const std::uint64_t size = sectors_in(folder / "size");
@@ -96,15 +96,15 @@ Place place_of(const struct stat& info, const Stretch& part) {
 }
 
 // The bytes of what is behind a loop device, of which it shows `shown`, that its bytes `part` are.
-Stretch moved_down(const Stretch& part, const Stretch& shown) {
-    Stretch moved = part;
+ByteRange moved_down(const ByteRange& part, const ByteRange& shown) {
+    ByteRange moved = part;
     if (part.length == 0 && shown.length > part.offset) moved.length = shown.length - part.offset;
     moved.offset += shown.offset;
     return moved;
 }
 
 // The other way; they meet.
-Stretch moved_up(const Stretch& part, const Stretch& shown) {
+ByteRange moved_up(const ByteRange& part, const ByteRange& shown) {
     const std::uint64_t first = std::max(part.offset, shown.offset);
     std::uint64_t end = part.length == 0 ? 0 : part.offset + part.length;
     const std::uint64_t shown_end = shown.length == 0 ? 0 : shown.offset + shown.length;
@@ -117,7 +117,7 @@ struct Loop {
     dev_t device;
     std::string node;
     std::string backing;  // a path, mostly
-    Stretch shown;
+    ByteRange shown;
 };
 
 std::optional<Loop> loop_in(const fs::path& folder) {
@@ -125,11 +125,11 @@ std::optional<Loop> loop_in(const fs::path& folder) {
     const std::optional<dev_t> device = device_number_in(folder / "dev");
     if (backing.empty() || !device) return std::nullopt;
     return Loop{*device, node_of(folder, *device), backing,
-                Stretch{number_in(folder / "loop" / "offset"), number_in(folder / "loop" / "sizelimit")}};
+                ByteRange{number_in(folder / "loop" / "offset"), number_in(folder / "loop" / "sizelimit")}};
 }
 
 // The driver remembers what it shows; the path may be of another name space, or of something else by now.
-std::optional<Place> place_behind(int device, const Stretch& part) {
+std::optional<BlockState> place_behind(int device, const ByteRange& part) {
     loop_info64 status{};
     if (device < 0 || ioctl(device, LOOP_GET_STATUS64, &status) != 0) return std::nullopt;
     struct stat info{};
@@ -140,28 +140,28 @@ std::optional<Place> place_behind(int device, const Stretch& part) {
     return place_of(info, part);
 }
 
-std::optional<Place> place_behind(const Loop& loop, const Stretch& part) {
+std::optional<BlockState> place_behind(const Loop& loop, const ByteRange& part) {
     const int device = open(loop.node.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    const std::optional<Place> behind = place_behind(device, part);
+    const std::optional<BlockState> behind = place_behind(device, part);
     if (device >= 0) close(device);
     return behind;
 }
 
 // Which bytes of what holds the place's the loop device shows; nothing if it shows something else.
-std::optional<Stretch> shown_of(const Loop& loop, const Place& place) {
+std::optional<ByteRange> shown_of(const Loop& loop, const BlockState& place) {
     if (struct stat info{}; stat(loop.backing.c_str(), &info) == 0)
-        if (const Place named = place_of(info, loop.shown); named.same_holder_as(place)) return named.part;
-    const std::optional<Place> behind = place_behind(loop, loop.shown);
+        if (const BlockState named = place_of(info, loop.shown); named.same_holder_as(place)) return named.part;
+    const std::optional<BlockState> behind = place_behind(loop, loop.shown);
     return behind && behind->same_holder_as(place) ? std::optional(behind->part) : std::nullopt;
 }
 
 // What the place's bytes are bytes of, as far as loop devices tell. `fd` is the device that was asked for.
-Place bottom_of(int fd, Place place) {
-    for (int floor = 0; place.on_device && floor < most_floors; ++floor) {
+BlockState bottom_of(int fd, BlockState place) {
+    for (int floor = 0; place.on_device && floor < max_loop_depth; ++floor) {
         const std::optional<Loop> loop = loop_in(folder_of(place.device));
         if (!loop) break;
-        const Stretch part = moved_down(place.part, loop->shown);
-        std::optional<Place> behind = place_behind(*loop, part);
+        const ByteRange part = moved_down(place.part, loop->shown);
+        std::optional<BlockState> behind = place_behind(*loop, part);
         // Its node may be missing here.
         if (!behind && floor == 0) behind = place_behind(fd, part);
         if (struct stat info{}; !behind && stat(loop->backing.c_str(), &info) == 0) behind = place_of(info, part);
@@ -171,52 +171,52 @@ Place bottom_of(int fd, Place place) {
     return place;
 }
 
-void add_device(const Place& place, std::vector<Shown>& shown) {
+void add_device(const BlockState& place, std::vector<DeviceView>& shown) {
     const fs::path folder = folder_of(place.device);
     const std::size_t whole = shown.size();
     shown.push_back({place.device, node_of(folder, place.device), place.device});
     for (const fs::path& entry : entries_of(folder)) {
         const std::optional<dev_t> number = is_partition(entry) ? device_number_in(entry / "dev") : std::nullopt;
         if (!number) continue;
-        shown[whole].divided = true;
-        if (place.part.meets({sectors_in(entry / "start"), sectors_in(entry / "size")}))
+        shown[whole].has_partitions = true;
+        if (place.part.overlaps({sectors_in(entry / "start"), sectors_in(entry / "size")}))
             shown.push_back({*number, node_of(entry, *number), place.device});
     }
 }
 
-void climb(const Place& place, const std::vector<Loop>& loops, int floor, std::vector<Shown>& shown) {
+void climb(const BlockState& place, const std::vector<Loop>& loops, int floor, std::vector<DeviceView>& shown) {
     if (place.on_device) add_device(place, shown);
-    if (floor == most_floors) return;
+    if (floor == max_loop_depth) return;
     for (const Loop& loop : loops) {
-        const std::optional<Stretch> part = shown_of(loop, place);
-        if (part && place.part.meets(*part))
+        const std::optional<ByteRange> part = shown_of(loop, place);
+        if (part && place.part.overlaps(*part))
             climb({true, loop.device, 0, moved_up(place.part, *part)}, loops, floor + 1, shown);
     }
 }
 
 }  // namespace
 
-std::vector<Shown> shown_by_devices(int fd, const Stretch& part) {
+std::vector<DeviceView> find_device_views(int fd, const ByteRange& part) {
     struct stat info{};
     if (fstat(fd, &info) != 0) return {};
     std::vector<Loop> loops;
     for (const fs::path& entry : entries_of("/sys/block"))
         if (auto loop = loop_in(entry)) loops.push_back(std::move(*loop));
-    const Place place = place_of(info, part);
-    std::vector<Shown> shown;
+    const BlockState place = place_of(info, part);
+    std::vector<DeviceView> shown;
     climb(bottom_of(fd, place), loops, 0, shown);
-    for (Shown& s : shown) {
-        s.image = S_ISBLK(info.st_mode) && s.device == info.st_rdev;
-        s.own = place.on_device && s.whole == place.device;
+    for (DeviceView& s : shown) {
+        s.is_image = S_ISBLK(info.st_mode) && s.device == info.st_rdev;
+        s.is_related = place.on_device && s.whole == place.device;
     }
     return shown;
 }
 
-int file_behind(int fd, bool writable, Stretch& part) {
+int open_loop_backing_file(int fd, bool writable, ByteRange& part) {
     struct stat info{};
     loop_info64 status{};
     if (fstat(fd, &info) != 0 || !S_ISBLK(info.st_mode) || ioctl(fd, LOOP_GET_STATUS64, &status) != 0) return -1;
-    const Place place = place_of(info, part);
+    const BlockState place = place_of(info, part);
     const std::string path = read_line(folder_of(place.device) / "loop" / "backing_file");
     part = moved_down(place.part, {status.lo_offset, status.lo_sizelimit});
     const int file = open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);

@@ -51,7 +51,7 @@ std::vector<MountEntry> mount_table() {
 
 std::optional<MountEntry> find_mount(const std::string& directory) {
     const std::vector<MountEntry> mounts = mount_table();
-    const auto topmost = std::ranges::find(mounts | std::views::reverse, directory, &MountEntry::where);
+    const auto topmost = std::ranges::find(mounts | std::views::reverse, directory, &MountEntry::mount_point);
     if (topmost == mounts.rend()) return {};
     return *topmost;
 }

@@ -11,7 +11,7 @@ namespace uext4 {
 
 struct MountEntry {
     dev_t device;           // file systems over several devices, and those without one, have a made-up number
-    std::string where;      // an absolute path
+    std::string mount_point;      // an absolute path
     std::string type;       // ext4, fuse.uext4
     std::string source;     // of a device, mostly its node
     bool writable = false;  // the file system, not only this mount of it

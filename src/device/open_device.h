@@ -12,7 +12,7 @@ namespace uext4 {
 
 // How long a program that a user runs waits for another one that has the image open, unless the user says otherwise.
 // umount(8), for example, returns while the server of the mount still writes to its image.
-inline constexpr std::chrono::seconds wait_to_write{10}, wait_to_read{2};
+inline constexpr std::chrono::seconds default_write_timeout{10}, default_read_timeout{2};
 
 // IMAGE, IMAGE@N (partition N of it), /dev/fd/N, or a block device. An offset and length in the options count from the
 // start of the partition. Errors: those of FileDevice::open and find_partition.

@@ -29,7 +29,7 @@ Result<void> OverlayDevice::read_from_medium(std::uint64_t offset, Bytes out) {
 
 Result<void> OverlayDevice::write(std::uint64_t offset, ConstBytes in) {
     TRY(check_writable_range(*this, "write", offset, in.size()));
-    return pages_.write_filled(offset, in, [&](std::uint64_t index, SparsePages::Page& page) -> Result<void> {
+    return pages_.write_with_fill(offset, in, [&](std::uint64_t index, SparsePages::Page& page) -> Result<void> {
         const std::uint64_t start = index * SparsePages::page_size;
         return base_->read(start, Bytes(page).first(std::min<std::uint64_t>(page.size(), size() - start)));
     });

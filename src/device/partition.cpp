@@ -161,9 +161,9 @@ struct PartitionTable::State {
     }
     std::string describe(const Partition& partition) const {
         const Signature* signature =
-            find_signature([&](std::uint64_t offset, Bytes out) { return read_at(fd, partition.offset + offset, out); },
+            identify_signature([&](std::uint64_t offset, Bytes out) { return read_at(fd, partition.offset + offset, out); },
                            partition.size);
-        return signature ? fmt::format(", {}", signature->what) : "";
+        return signature ? fmt::format(", {}", signature->description) : "";
     }
 };
 

@@ -86,7 +86,7 @@ constexpr std::uint64_t looked_at = 0x10050;  // where the last one ends
 
 }  // namespace
 
-const Signature* find_signature(const ReadAt& read, std::uint64_t size) {
+const Signature* identify_signature(const ReadAt& read, std::uint64_t size) {
     std::vector<std::byte> start(std::min(size, looked_at));
     if (!read(0, start)) return nullptr;
     const auto* found = std::ranges::find_if(signatures, [&](const Signature& s) {
@@ -96,11 +96,11 @@ const Signature* find_signature(const ReadAt& read, std::uint64_t size) {
     return found == std::end(signatures) ? nullptr : found;
 }
 
-std::string sentence_of(const Signature& signature, const std::string& image) {
-    std::string advice(signature.advice);
+std::string describe(const Signature& signature, const std::string& image) {
+    std::string advice(signature.hint);
     for (std::size_t at = 0; (at = advice.find("{}", at)) != std::string::npos; at += image.size())
         advice.replace(at, 2, image);
-    return fmt::format("{}; {}", signature.what, advice);
+    return fmt::format("{}; {}", signature.description, advice);
 }
 
 }  // namespace uext4

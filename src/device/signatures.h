@@ -16,16 +16,16 @@ namespace uext4 {
 struct Signature {
     std::uint64_t offset;
     std::string_view bytes;
-    std::string_view what;    // "a qcow2 image"
-    std::string_view advice;  // "{}" stands for the image
+    std::string_view description;    // "a qcow2 image"
+    std::string_view hint;  // "{}" stands for the image
 };
 
 // Reads all of `out`; false where that is not possible.
 using ReadAt = std::function<bool(std::uint64_t offset, Bytes out)>;
 
 // The format of the first bytes of `size`; null where none is known. ext2, ext3 and ext4 count as one.
-const Signature* find_signature(const ReadAt& read, std::uint64_t size);
+const Signature* identify_signature(const ReadAt& read, std::uint64_t size);
 // "a qcow2 image; `qemu-img convert -O raw disk.img raw.img` makes a raw disk of it".
-std::string sentence_of(const Signature& signature, const std::string& image);
+std::string describe(const Signature& signature, const std::string& image);
 
 }  // namespace uext4

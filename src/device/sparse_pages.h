@@ -37,7 +37,7 @@ public:
     // As write(), for pages over something else: where no page exists, `fill(index, page)` first makes one; if it
     // fails the pages written before stay.
     template <class Fill>
-    auto write_filled(std::uint64_t offset, ConstBytes in, Fill&& fill) -> decltype(fill(0, std::declval<Page&>()));
+    auto write_with_fill(std::uint64_t offset, ConstBytes in, Fill&& fill) -> decltype(fill(0, std::declval<Page&>()));
 
     std::size_t page_count() const;
 
@@ -66,7 +66,7 @@ private:
 };
 
 template <class Fill>
-auto SparsePages::write_filled(std::uint64_t offset, ConstBytes in, Fill&& fill)
+auto SparsePages::write_with_fill(std::uint64_t offset, ConstBytes in, Fill&& fill)
     -> decltype(fill(0, std::declval<Page&>())) {
     while (!in.empty()) {
         const std::uint64_t index = offset / page_size;

@@ -15,66 +15,66 @@ void initialise_extent_root(Bytes root) {
 }
 
 Result<MappedRun> BlockMap::lookup(LogicalBlock from, std::uint64_t max) {
-    if (from >= limit()) return MappedRun{from, max, BlockNr(), false};
-    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).lookup(from, max));
-    return told(IndirectMap(context_, owner_).lookup(from, max));
+    if (from >= max_block()) return MappedRun{from, max, BlockNr(), false};
+    if (owner_.uses_extents()) return reported(ExtentTree(context_, owner_).lookup(from, max));
+    return reported(IndirectMap(context_, owner_).lookup(from, max));
 }
 
-Result<void> BlockMap::insert(Handle& handle, const MappedRun& run, Claim* paid, std::uint64_t blocks_to_count) {
-    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).insert(handle, run, paid, blocks_to_count));
-    return told(IndirectMap(context_, owner_).insert(handle, run, paid, blocks_to_count));
+Result<void> BlockMap::insert(Handle& handle, const MappedRun& run, DelallocReservation* paid, std::uint64_t blocks_to_count) {
+    if (owner_.uses_extents()) return reported(ExtentTree(context_, owner_).insert(handle, run, paid, blocks_to_count));
+    return reported(IndirectMap(context_, owner_).insert(handle, run, paid, blocks_to_count));
 }
 
 Result<void> BlockMap::set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten,
-                                     Claim* paid) {
+                                     DelallocReservation* paid) {
     if (owner_.uses_extents())
-        return told(ExtentTree(context_, owner_).set_unwritten(handle, from, count, unwritten, paid));
+        return reported(ExtentTree(context_, owner_).set_unwritten(handle, from, count, unwritten, paid));
     return fail(EOPNOTSUPP, "inode {}: indirect blocks know no unwritten state", owner_.number());
 }
 
-Result<MappedRun> BlockMap::extent_at(LogicalBlock at) {
-    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).extent_at(at));
-    return told(IndirectMap(context_, owner_).lookup(at, 1));
+Result<MappedRun> BlockMap::find_extent(LogicalBlock at) {
+    if (owner_.uses_extents()) return reported(ExtentTree(context_, owner_).find_extent(at));
+    return reported(IndirectMap(context_, owner_).lookup(at, 1));
 }
 
-Result<BlockNr> BlockMap::replace(Handle& handle, LogicalBlock at, BlockNr with, Claim* paid) {
-    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).replace(handle, at, with, paid));
-    return told(IndirectMap(context_, owner_).replace(handle, at, with));
+Result<BlockNr> BlockMap::replace_block(Handle& handle, LogicalBlock at, BlockNr with, DelallocReservation* paid) {
+    if (owner_.uses_extents()) return reported(ExtentTree(context_, owner_).replace_block(handle, at, with, paid));
+    return reported(IndirectMap(context_, owner_).replace_block(handle, at, with));
 }
 
-Result<std::vector<BufferRef>> BlockMap::hold_for_replace(LogicalBlock at) {
-    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).hold(at));
-    return told(IndirectMap(context_, owner_).hold(at));
+Result<std::vector<BufferRef>> BlockMap::pin_for_replace(LogicalBlock at) {
+    if (owner_.uses_extents()) return reported(ExtentTree(context_, owner_).pin_path(at));
+    return reported(IndirectMap(context_, owner_).pin_path(at));
 }
 
 Result<LogicalBlock> BlockMap::remove(Handle& handle, LogicalBlock from, LogicalBlock to,
-                                      const KeepsCluster& keeps_cluster) {
-    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).remove(handle, from, to, keeps_cluster));
-    return told(IndirectMap(context_, owner_).remove(handle, from, to));
+                                      const IsClusterShared& keeps_cluster) {
+    if (owner_.uses_extents()) return reported(ExtentTree(context_, owner_).remove(handle, from, to, keeps_cluster));
+    return reported(IndirectMap(context_, owner_).remove(handle, from, to));
 }
 
 Result<bool> BlockMap::shift(Handle& handle, LogicalBlock from, std::int64_t delta, std::uint64_t& progress) {
-    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).shift(handle, from, delta, progress));
+    if (owner_.uses_extents()) return reported(ExtentTree(context_, owner_).shift(handle, from, delta, progress));
     return fail(EOPNOTSUPP, "inode {}: mappings by indirect blocks do not move", owner_.number());
 }
 
-Result<bool> BlockMap::prepare_shift(Handle& handle, LogicalBlock from, std::int64_t delta) {
-    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).prepare_shift(handle, from, delta));
+Result<bool> BlockMap::split_for_shift(Handle& handle, LogicalBlock from, std::int64_t delta) {
+    if (owner_.uses_extents()) return reported(ExtentTree(context_, owner_).split_for_shift(handle, from, delta));
     return fail(EOPNOTSUPP, "inode {}: mappings by indirect blocks do not move", owner_.number());
 }
 
 Result<void> BlockMap::for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit) {
-    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).for_each(from, visit));
-    return told(IndirectMap(context_, owner_).for_each(from, visit));
+    if (owner_.uses_extents()) return reported(ExtentTree(context_, owner_).for_each(from, visit));
+    return reported(IndirectMap(context_, owner_).for_each(from, visit));
 }
 
 Result<void> BlockMap::for_each_tree_block(const std::function<bool(BlockNr)>& visit) {
-    if (owner_.uses_extents()) return told(ExtentTree(context_, owner_).for_each_tree_block(visit));
-    return told(IndirectMap(context_, owner_).for_each_tree_block(visit));
+    if (owner_.uses_extents()) return reported(ExtentTree(context_, owner_).for_each_tree_block(visit));
+    return reported(IndirectMap(context_, owner_).for_each_tree_block(visit));
 }
 
 unsigned BlockMap::credits() const {
-    MapContext context = context_;
+    MapEnvironment context = context_;
     if (owner_.uses_extents()) return ExtentTree(context, owner_).credits();
     return IndirectMap(context, owner_).credits();
 }
@@ -91,9 +91,9 @@ std::uint64_t BlockMap::tree_blocks_for(std::uint64_t runs, std::uint32_t block_
     return runs + divide_up(runs, half) + 1;
 }
 
-LogicalBlock BlockMap::limit() const {
+LogicalBlock BlockMap::max_block() const {
     if (owner_.uses_extents()) return LogicalBlock(extent_limit);
-    MapContext context = context_;
+    MapEnvironment context = context_;
     return LogicalBlock(IndirectMap(context, owner_).limit());
 }
 

@@ -20,7 +20,7 @@ struct ExtentTree::Plan {
     std::uint64_t new_blocks = 0;
 };
 
-Result<ExtentTree::Plan> ExtentTree::plan(ExtentPath& path, unsigned i, unsigned j, std::span<const RawEntry> fresh) {
+Result<ExtentTree::Plan> ExtentTree::plan(ExtentPath& path, unsigned i, unsigned j, std::span<const NodeEntry> fresh) {
     Plan plan;
     std::uint64_t added = fresh.size();
     std::uint32_t key = fresh.empty() ? 0 : fresh[0].key.get();  // the first of what is added
@@ -53,35 +53,35 @@ Result<ExtentTree::Plan> ExtentTree::plan(ExtentPath& path, unsigned i, unsigned
     }
 }
 
-void ExtentTree::seal(Bytes block) { format::set_extent_checksum(geometry(), seed(), block); }
+void ExtentTree::set_checksum(Bytes block) { format::set_extent_checksum(geometry(), seed(), block); }
 
-Result<void> ExtentTree::edit(Handle& handle, ExtentPath& path, unsigned i, unsigned j, std::span<const RawEntry> fresh,
-                              Claim* paid, BlockNr goal) {
+Result<void> ExtentTree::splice_entries(Handle& handle, ExtentPath& path, unsigned i, unsigned j, std::span<const NodeEntry> fresh,
+                              DelallocReservation* paid, BlockNr goal) {
     const Plan steps = TRY(plan(path, i, j, fresh));
-    TRY(owner_.join(handle));
+    TRY(owner_.get_write_access(handle));
     std::vector<std::vector<BufferRef>> held;
     for (unsigned level = path.depth; level + 1 > std::max(steps.top, 1u); --level)
         if (steps.levels[level].parts == 0)
-            held.push_back(TRY(blocks_.hold_for_release(path.nodes[level].buffer->block(), 1)));
-    std::vector<BufferRef> made = TRY(blocks_.create_all(handle, steps.new_blocks, goal, paid, BlockKind::extent_node));
+            held.push_back(TRY(blocks_.pin_for_free(path.nodes[level].buffer->block(), 1)));
+    std::vector<BufferRef> made = TRY(blocks_.allocate_all(handle, steps.new_blocks, goal, paid, BlockKind::extent_node));
     auto undo = [&](Error error) {
-        for (const BufferRef& b : made) (void)blocks_.release(handle, b->block());
+        for (const BufferRef& b : made) (void)blocks_.free(handle, b->block());
         return fail(std::move(error));
     };
     for (unsigned level = path.depth; level + 1 > std::max(steps.top, 1u); --level) {
         if (steps.levels[level].parts == 0) continue;
-        auto access = handle.write_access(path.nodes[level].buffer);
+        auto access = handle.get_write_access(path.nodes[level].buffer);
         if (!access) return undo(std::move(access.error()));
     }
 
-    std::vector<RawEntry> content, up(fresh.begin(), fresh.end());
+    std::vector<NodeEntry> content, up(fresh.begin(), fresh.end());
     std::vector<BlockNr> emptied;
     std::size_t next_made = 0;
     for (unsigned level = path.depth;; --level) {
         PathNode& node = path.nodes[level];
         const Plan::Level& l = steps.levels[level];
         const unsigned depth = path.depth - level;
-        const RawEntry* old = &node_entry(node.bytes, 0);
+        const NodeEntry* old = &node_entry(node.bytes, 0);
         content.assign(old, old + l.i);
         content.insert(content.end(), up.begin(), up.end());
         content.insert(content.end(), old + l.j, old + node_entries(node.bytes));
@@ -99,7 +99,7 @@ Result<void> ExtentTree::edit(Handle& handle, ExtentPath& path, unsigned i, unsi
             const std::size_t n = l.append ? std::min(left, capacity) : divide_up(left, parts_left);
             Buffer& buffer = part == 0 && !root ? *node.buffer : *made[next_made++];
             fill_node(buffer.data(), depth, std::span(content).subspan(taken, n));
-            seal(buffer.data());
+            set_checksum(buffer.data());
             up.push_back(index_entry(content[taken].key, buffer.block()));
             taken += n;
         }
@@ -110,20 +110,20 @@ Result<void> ExtentTree::edit(Handle& handle, ExtentPath& path, unsigned i, unsi
         }
         if (level == steps.top) break;
     }
-    if (steps.top == 0) TRY(owner_.map_root_changed(handle));
-    for (const BlockNr block : emptied) TRY(blocks_.release(handle, block));
+    if (steps.top == 0) TRY(owner_.store_i_block(handle));
+    for (const BlockNr block : emptied) TRY(blocks_.free(handle, block));
     return {};
 }
 
-Result<void> ExtentTree::rewrite(Handle& handle, ExtentPath& path, int first, int last, ExtentList& list, Claim* paid) {
+Result<void> ExtentTree::replace_extents(Handle& handle, ExtentPath& path, int first, int last, ExtentListBuilder& list, DelallocReservation* paid) {
     const auto entries = list.entries();
     const BlockNr goal = !entries.empty() ? std::bit_cast<format::ExtentLeaf>(entries[0]).start()
                                           : context_.allocator.goal_for(owner_.number());
-    return edit(handle, path, static_cast<unsigned>(first), static_cast<unsigned>(last), entries, paid, goal);
+    return splice_entries(handle, path, static_cast<unsigned>(first), static_cast<unsigned>(last), entries, paid, goal);
 }
 
 // A root with one child whose entries fit into it takes their place: trees that shrank do not stay deep.
-Result<void> ExtentTree::pull_up(Handle& handle) {
+Result<void> ExtentTree::collapse_root(Handle& handle) {
     while (true) {
         PathNode root = TRY(load_root());
         const unsigned depth = node_header(root.bytes).depth;
@@ -132,12 +132,12 @@ Result<void> ExtentTree::pull_up(Handle& handle) {
         const unsigned n = node_entries(child.bytes);
         if (n > format::extent_capacity(root.bytes.size())) return {};
         if (!handle.extend(4)) return {};
-        TRY(owner_.join(handle));
-        const std::vector<BufferRef> held = TRY(blocks_.hold_for_release(child.buffer->block(), 1));
-        const RawEntry* entries = &node_entry(child.bytes, 0);
-        fill_node(root.bytes, n ? depth - 1 : 0, std::vector<RawEntry>(entries, entries + n));
-        TRY(owner_.map_root_changed(handle));
-        TRY(blocks_.release(handle, child.buffer->block()));
+        TRY(owner_.get_write_access(handle));
+        const std::vector<BufferRef> held = TRY(blocks_.pin_for_free(child.buffer->block(), 1));
+        const NodeEntry* entries = &node_entry(child.bytes, 0);
+        fill_node(root.bytes, n ? depth - 1 : 0, std::vector<NodeEntry>(entries, entries + n));
+        TRY(owner_.store_i_block(handle));
+        TRY(blocks_.free(handle, child.buffer->block()));
     }
 }
 

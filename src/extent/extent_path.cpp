@@ -11,7 +11,7 @@ using format::ExtentLeaf;
 std::uint32_t ExtentTree::seed() const { return format::inode_seed(geometry(), owner_.number(), owner_.generation()); }
 
 unsigned ExtentTree::root_depth() {
-    const unsigned depth = node_header(owner_.map_root()).depth;
+    const unsigned depth = node_header(owner_.i_block()).depth;
     return depth > format::max_extent_depth ? format::max_extent_depth : depth;
 }
 
@@ -20,7 +20,7 @@ Result<void> ExtentTree::check_data_blocks(Bytes node, BlockNr where) {
     for (unsigned i = 0; i < node_entries(node); ++i) {
         const ExtentLeaf e = node_extent(node, i);
         const BlockNr last = e.start() + (e.count() - 1);
-        if (context_.allocator.cannot_be_of(owner_.number(), e.start(), e.count()))
+        if (context_.allocator.has_invalid_block(owner_.number(), e.start(), e.count()))
             return fail(EUCLEAN, "inode {}: extent node in block {}: entry {}: blocks {}..{} are the file system's own",
                         owner_.number(), where, i, e.start(), last);
         if ((e.block ^ e.start().value) % ratio() != 0)
@@ -33,9 +33,9 @@ Result<void> ExtentTree::check_data_blocks(Bytes node, BlockNr where) {
 
 Result<PathNode> ExtentTree::load_root() {
     PathNode node;
-    node.bytes = owner_.map_root();
+    node.bytes = owner_.i_block();
     node.end = extent_limit;
-    if (context_.good_root && std::ranges::equal(*context_.good_root, node.bytes)) return node;
+    if (context_.validated_root && std::ranges::equal(*context_.validated_root, node.bytes)) return node;
     const unsigned depth = node_header(node.bytes).depth;
     // A name is made up only for those that are wrong. (Never destroyed: threads write back to the end of the program.)
     static const std::string& nameless = *new std::string;
@@ -43,7 +43,7 @@ Result<PathNode> ExtentTree::load_root() {
         TRY(format::validate_extent_node(geometry(), node.bytes, depth, 0, extent_limit,
                                          fmt::format("inode {}: extent root", owner_.number())));
     if (depth == 0) TRY(check_data_blocks(node.bytes, BlockNr()));
-    std::ranges::copy(node.bytes, context_.good_root.emplace().begin());
+    std::ranges::copy(node.bytes, context_.validated_root.emplace().begin());
     return node;
 }
 
@@ -56,7 +56,7 @@ Result<PathNode> ExtentTree::load_child(PathNode& parent, unsigned i, unsigned d
     node.buffer = context_.buffers.find(block);
     if (!node.buffer || node.buffer->kind() != BlockKind::extent_node) {
         const std::string where = fmt::format("inode {}: extent node in block {}", owner_.number(), block);
-        if (context_.allocator.cannot_be_of(owner_.number(), block))
+        if (context_.allocator.has_invalid_block(owner_.number(), block))
             return fail(EUCLEAN, "{}: the block is metadata of the file system", where);
         const std::string what = fmt::format("extent node of inode {}", owner_.number());
         node.buffer = TRY(context_.buffers.read(block, what.c_str()));

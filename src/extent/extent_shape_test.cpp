@@ -16,18 +16,18 @@ struct MapUnderTest {
     BlockMap map;
     explicit MapUnderTest(const std::string& options) : fs(options), map(fs.context(), *fs.owner) {}
 
-    Handle start() { return must(fs.journal->start(map.credits() + 4 * Allocator::publish_credits())); }
+    Handle start() { return must(fs.journal->start(map.credits() + 4 * Allocator::mark_used_credits())); }
     void insert(std::uint64_t at, std::uint64_t n = 1, bool unwritten = false) {
         Handle handle = start();
         while (n) {
-            Grant grant = must(fs.allocator->grant(fs.allocator->goal_for(fs.owner->number()), n, nullptr, true));
+            Allocation grant = must(fs.allocator->allocate(fs.allocator->goal_for(fs.owner->number()), n, nullptr, true));
             const BlockNr first = grant.first();
             const std::uint64_t count = std::min(n, grant.count()), counted = grant.count();
-            must(fs.allocator->publish(handle, grant));
+            must(fs.allocator->mark_used(handle, grant));
             must(map.insert(handle, {LogicalBlock(at), count, first, unwritten}, nullptr, counted));
             at += count;
             n -= count;
-            if (n) must(handle.restart(map.credits() + 4 * Allocator::publish_credits()));
+            if (n) must(handle.restart(map.credits() + 4 * Allocator::mark_used_credits()));
         }
     }
     void remove(std::uint64_t from, std::uint64_t to) {
@@ -36,7 +36,7 @@ struct MapUnderTest {
             to = must(map.remove(handle, LogicalBlock(from), LogicalBlock(to), nullptr)).value;
         }
     }
-    unsigned depth() { return node_header(fs.owner->map_root()).depth; }
+    unsigned depth() { return node_header(fs.owner->i_block()).depth; }
     std::vector<BlockNr> tree_blocks() {
         std::vector<BlockNr> blocks;
         must(map.for_each_tree_block([&](BlockNr b) { return blocks.push_back(b), true; }));
@@ -97,30 +97,30 @@ TEST(ExtentShape, HolesAreExactAcrossLeaves) {
 
 TEST(ExtentShape, LimitsAreRefused) {
     MapUnderTest t(small_blocks);
-    EXPECT_EQ(t.map.limit().value, 0xFFFFFFFFu);
-    t.insert(t.map.limit().value - 1);
+    EXPECT_EQ(t.map.max_block().value, 0xFFFFFFFFu);
+    t.insert(t.map.max_block().value - 1);
     {
         Handle handle = t.start();
-        EXPECT_EQ(t.map.insert(handle, {t.map.limit(), 1, BlockNr(20000), false}, nullptr, 1).error().code, EFBIG);
-        const MappedRun last{t.map.limit() - 1, 1, BlockNr(20000), false};
+        EXPECT_EQ(t.map.insert(handle, {t.map.max_block(), 1, BlockNr(20000), false}, nullptr, 1).error().code, EFBIG);
+        const MappedRun last{t.map.max_block() - 1, 1, BlockNr(20000), false};
         EXPECT_EQ(t.map.insert(handle, last, nullptr, 1).error().code, EUCLEAN);
         std::uint64_t progress = 0;
         EXPECT_EQ(t.map.shift(handle, LogicalBlock(0), 1, progress).error().code, EFBIG);
-        EXPECT_EQ(t.map.replace(handle, LogicalBlock(5), BlockNr(20000), nullptr).error().code, EUCLEAN);
+        EXPECT_EQ(t.map.replace_block(handle, LogicalBlock(5), BlockNr(20000), nullptr).error().code, EUCLEAN);
         EXPECT_EQ(t.map.set_unwritten(handle, LogicalBlock(5), 1, true, nullptr).error().code, EUCLEAN);
     }
     EXPECT_EQ(t.mapped(), 1u);
-    EXPECT_TRUE(must(t.map.lookup(t.map.limit(), 10)).hole());
-    t.remove(0, t.map.limit().value);
+    EXPECT_TRUE(must(t.map.lookup(t.map.max_block(), 10)).hole());
+    t.remove(0, t.map.max_block().value);
     EXPECT_EQ(t.mapped(), 0u);
 }
 
 TEST(ExtentShape, LongestExtents) {
-    ExtentList list;
+    ExtentListBuilder list;
     list.add(0, 100000, BlockNr(1000), false);
     list.add(100000, 40000, BlockNr(101000), true);
     std::uint64_t at = 0;
-    for (const RawEntry& raw : list.entries()) {
+    for (const NodeEntry& raw : list.entries()) {
         const auto e = std::bit_cast<format::ExtentLeaf>(raw);
         EXPECT_EQ(e.block, at);
         EXPECT_EQ(e.start().value, 1000 + at);
@@ -136,20 +136,20 @@ TEST(ExtentShape, ClaimsCoverTheTree) {
     std::mt19937 random(3);
     std::set<std::uint64_t> taken;
     for (unsigned round = 0; round < 40; ++round) {
-        Claim paid = must(t.fs.allocator->claim(BlockMap::tree_blocks_for(64, 1024, true), false));
+        DelallocReservation paid = must(t.fs.allocator->reserve(BlockMap::tree_blocks_for(64, 1024, true), false));
         const std::size_t before = t.tree_blocks().size();
         for (unsigned i = 0; i < 64; ++i) {
             const std::uint64_t at = 2 * (random() % 50000);
             if (!taken.insert(at).second) continue;
             Handle handle = t.start();
-            Grant grant = must(t.fs.allocator->grant(BlockNr(30000), 1, nullptr, false));
+            Allocation grant = must(t.fs.allocator->allocate(BlockNr(30000), 1, nullptr, false));
             const BlockNr block = grant.first();
-            must(t.fs.allocator->publish(handle, grant));
+            must(t.fs.allocator->mark_used(handle, grant));
             must(t.map.insert(handle, {LogicalBlock(at), 1, block, false}, &paid, 1));
         }
         EXPECT_EQ(paid.clusters() + (t.tree_blocks().size() - before), BlockMap::tree_blocks_for(64, 1024, true));
     }
-    EXPECT_EQ(t.fs.allocator->claimed_clusters(), 0u);
+    EXPECT_EQ(t.fs.allocator->reserved_clusters(), 0u);
 }
 
 TEST(ExtentShape, SharedClustersAreKept) {
@@ -170,7 +170,7 @@ TEST(ExtentShape, SharedClustersAreKept) {
 TEST(IndirectShape, LevelsAndLimits) {
     MapUnderTest t("-t ext4 -b 1024 -O ^has_journal,^extent,^64bit");
     const std::uint64_t places[] = {
-        0, 11, 12, 267, 268, 268 + 65535, 268 + 65536, 268 + 65536 + 65536, t.map.limit().value - 1};
+        0, 11, 12, 267, 268, 268 + 65535, 268 + 65536, 268 + 65536 + 65536, t.map.max_block().value - 1};
     for (const std::uint64_t at : places) t.insert(at);
     t.insert(5000, 700);
     EXPECT_EQ(t.mapped(), std::size(places) + 700);
@@ -178,14 +178,14 @@ TEST(IndirectShape, LevelsAndLimits) {
     for (const std::uint64_t at : places) EXPECT_FALSE(must(t.map.lookup(LogicalBlock(at), 1)).hole());
     {
         Handle handle = t.start();
-        EXPECT_EQ(t.map.insert(handle, {t.map.limit(), 1, BlockNr(20000), false}, nullptr, 1).error().code, EFBIG);
+        EXPECT_EQ(t.map.insert(handle, {t.map.max_block(), 1, BlockNr(20000), false}, nullptr, 1).error().code, EFBIG);
         EXPECT_EQ(t.map.set_unwritten(handle, LogicalBlock(0), 1, false, nullptr).error().code, EOPNOTSUPP);
         std::uint64_t progress = 0;
         EXPECT_EQ(t.map.shift(handle, LogicalBlock(0), 1, progress).error().code, EOPNOTSUPP);
     }
-    t.remove(0, t.map.limit().value);
+    t.remove(0, t.map.max_block().value);
     EXPECT_EQ(t.fs.owner->blocks, 0);
-    EXPECT_TRUE(all_zero(t.fs.owner->map_root()));
+    EXPECT_TRUE(all_zero(t.fs.owner->i_block()));
     t.fs.judge();
 }
 
@@ -194,13 +194,13 @@ void lie(const std::string& options, bool extents) {
     MapUnderTest t(options);
     for (unsigned i = 0; i < 3000; ++i) t.insert(2 * i, 1, extents && i % 3 == 0);
     std::mt19937 random(11);
-    const std::vector<std::byte> root(t.fs.owner->map_root().begin(), t.fs.owner->map_root().end());
+    const std::vector<std::byte> root(t.fs.owner->i_block().begin(), t.fs.owner->i_block().end());
     const std::vector<BlockNr> nodes = t.tree_blocks();
     unsigned refused = 0;
     for (unsigned round = 0; round < 1500; ++round) {
         std::vector<std::pair<BufferRef, std::vector<std::byte>>> saved;
         for (unsigned n = 0; n < 1 + round % 3; ++n) {
-            Bytes victim = t.fs.owner->map_root();
+            Bytes victim = t.fs.owner->i_block();
             if (random() % 4) {
                 BufferRef buffer = must(t.fs.buffers->read(nodes[random() % nodes.size()], "test"));
                 saved.emplace_back(buffer, std::vector<std::byte>(buffer->data().begin(), buffer->data().end()));
@@ -220,7 +220,7 @@ void lie(const std::string& options, bool extents) {
         if (!listed || !walked || !found) ++refused;
         EXPECT_TRUE(listed || listed.error().code == EUCLEAN) << listed.error().what;
         for (auto& [buffer, bytes] : saved | std::views::reverse) std::ranges::copy(bytes, buffer->data().begin());
-        std::ranges::copy(root, t.fs.owner->map_root().begin());
+        std::ranges::copy(root, t.fs.owner->i_block().begin());
     }
     EXPECT_GT(refused, 100u);
     for (const BlockNr b : nodes) must(t.fs.buffers->read(b, "test"))->set_kind(BlockKind::unchecked);
@@ -264,7 +264,7 @@ void change_lies(const std::string& options, bool extents) {
         for (unsigned i = 0; i < 700; ++i) t.insert(2 * i, 1, extents && i % 3 == 0);
         const std::vector<BlockNr> nodes = t.tree_blocks();
         for (unsigned n = 0; n < 3; ++n) {
-            Bytes victim = t.fs.owner->map_root();
+            Bytes victim = t.fs.owner->i_block();
             if (random() % 4) victim = must(t.fs.buffers->read(nodes[random() % nodes.size()], "test"))->data();
             const auto value = random() % 3 ? random() % 65536 : nodes[random() % nodes.size()].value;
             view_as<Le32>(victim, random() % (victim.size() - 3)) = static_cast<std::uint32_t>(value);
@@ -278,12 +278,12 @@ void change_lies(const std::string& options, bool extents) {
                 case 0: (void)t.map.remove(handle, at, at + random() % 100, nullptr); break;
                 case 1: (void)t.map.set_unwritten(handle, at, 1 + random() % 20, random() % 2, nullptr); break;
                 case 2: (void)t.map.insert(handle, {at, 1, BlockNr(40000), false}, nullptr, 0); break;
-                case 3: (void)t.map.replace(handle, at, BlockNr(40001), nullptr); break;
+                case 3: (void)t.map.replace_block(handle, at, BlockNr(40001), nullptr); break;
                 default: (void)t.map.shift(handle, at, static_cast<int>(random() % 40) - 20, progress);
             }
         }
         Handle handle = must(t.fs.journal->start(80));
-        (void)t.map.remove(handle, LogicalBlock(0), t.map.limit(), nullptr);
+        (void)t.map.remove(handle, LogicalBlock(0), t.map.max_block(), nullptr);
     }
 }
 

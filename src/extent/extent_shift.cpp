@@ -28,16 +28,16 @@ Result<bool> ExtentTree::split_at(Handle& handle, std::uint64_t at) {
     const ExtentLeaf e = path.extent(pos);
     if (e.block >= at || extent_end(e) <= at) return true;
     if (!handle.extend(credits())) return false;
-    ExtentList left, right;
+    ExtentListBuilder left, right;
     left.add_part(e, e.block, at);
     right.add_part(e, at, extent_end(e));
-    const RawEntry halves[] = {left.entries()[0], right.entries()[0]};
-    TRY(edit(handle, path, static_cast<unsigned>(pos), static_cast<unsigned>(pos) + 1, halves, nullptr, e.start()));
+    const NodeEntry halves[] = {left.entries()[0], right.entries()[0]};
+    TRY(splice_entries(handle, path, static_cast<unsigned>(pos), static_cast<unsigned>(pos) + 1, halves, nullptr, e.start()));
     return true;
 }
 
 Result<void> ExtentTree::move_entries(Handle& handle, ExtentPath& path, unsigned i, unsigned j, std::int64_t delta) {
-    std::vector<RawEntry> moved;
+    std::vector<NodeEntry> moved;
     moved.reserve(j - i);
     for (unsigned k = i; k < j; ++k) {
         moved.push_back(node_entry(path.leaf().bytes, k));
@@ -47,7 +47,7 @@ Result<void> ExtentTree::move_entries(Handle& handle, ExtentPath& path, unsigned
         // The seam: what came to lie beside its neighbour may be one extent with it.
         const ExtentLeaf before = path.extent(static_cast<int>(i) - 1);
         const auto first = std::bit_cast<ExtentLeaf>(moved[0]);
-        ExtentList seam;
+        ExtentListBuilder seam;
         seam.add(before);
         seam.add(first);
         if (seam.entries().size() == 1) {
@@ -55,10 +55,10 @@ Result<void> ExtentTree::move_entries(Handle& handle, ExtentPath& path, unsigned
             --i;
         }
     }
-    return edit(handle, path, i, j, moved, nullptr, BlockNr());
+    return splice_entries(handle, path, i, j, moved, nullptr, BlockNr());
 }
 
-Result<bool> ExtentTree::prepare_shift(Handle& handle, LogicalBlock start, std::int64_t delta) {
+Result<bool> ExtentTree::split_for_shift(Handle& handle, LogicalBlock start, std::int64_t delta) {
     const std::uint64_t from = start.value, by = distance(delta);
     if (by % ratio() != 0 || from % ratio() != 0)
         return fail(EINVAL, "inode {}: blocks move by whole clusters, not by {} from {}", owner_.number(), by, from);
@@ -132,7 +132,7 @@ Result<bool> ExtentTree::shift_up(Handle& handle, std::uint64_t from, std::uint6
 }
 
 Result<bool> ExtentTree::shift(Handle& handle, LogicalBlock from, std::int64_t delta, std::uint64_t& progress) {
-    if (progress == 0 && !TRY(prepare_shift(handle, from, delta))) return false;
+    if (progress == 0 && !TRY(split_for_shift(handle, from, delta))) return false;
     if (delta == 0 || from.value >= extent_limit) return true;
     const std::uint64_t by = distance(delta);
     return delta < 0 ? shift_down(handle, from.value, by, progress) : shift_up(handle, from.value, by, progress);

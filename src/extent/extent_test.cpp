@@ -45,7 +45,7 @@ protected:
     void insert_at(std::uint64_t at, std::uint64_t want, bool unwritten) {
         std::uint64_t n = hole_length(at, std::min(want, file_blocks - at));
         if (n == 0) return;
-        Handle handle = must(fs.journal->start(map.credits() + 2 * Allocator::publish_credits()));
+        Handle handle = must(fs.journal->start(map.credits() + 2 * Allocator::mark_used_credits()));
         std::uint64_t counted = 0;
         BlockNr physical(cluster_base(at));
         if (ratio > 1 && physical) {
@@ -57,7 +57,7 @@ protected:
             std::uint64_t span = round_up(at + n, ratio) - start;
             while (span > ratio && cluster_base(start + span - ratio)) span -= ratio;
             const BlockNr goal(fs.geometry.first_data_block + below(fs.geometry.blocks_count - 1));
-            Result<Grant> grant = fs.allocator->grant(goal, span, nullptr, false);
+            Result<Allocation> grant = fs.allocator->allocate(goal, span, nullptr, false);
             if (!grant) {
                 ASSERT_EQ(grant.error().code, ENOSPC) << grant.error().what;
                 handle.stop();
@@ -67,7 +67,7 @@ protected:
             counted = grant->count();
             physical = grant->first() + (at - start);
             n = std::min(n, start + grant->count() - at);
-            must(fs.allocator->publish(handle, *grant));
+            must(fs.allocator->mark_used(handle, *grant));
         }
         const Result<void> done = map.insert(handle, {LogicalBlock(at), n, physical, unwritten}, nullptr, counted);
         if (!done) {
@@ -107,12 +107,12 @@ protected:
     void replace(std::uint64_t at) {
         const auto it = model.lower_bound(at);
         if (it == model.end()) return;
-        Handle handle = must(fs.journal->start(map.credits() + 2 * Allocator::publish_credits()));
-        Result<Grant> grant = fs.allocator->grant(BlockNr(fs.geometry.first_data_block + 1), 1, nullptr, false);
+        Handle handle = must(fs.journal->start(map.credits() + 2 * Allocator::mark_used_credits()));
+        Result<Allocation> grant = fs.allocator->allocate(BlockNr(fs.geometry.first_data_block + 1), 1, nullptr, false);
         if (!grant) return;
         const BlockNr fresh = grant->first();
-        must(fs.allocator->publish(handle, *grant));
-        const Result<BlockNr> old = map.replace(handle, LogicalBlock(it->first), fresh, nullptr);
+        must(fs.allocator->mark_used(handle, *grant));
+        const Result<BlockNr> old = map.replace_block(handle, LogicalBlock(it->first), fresh, nullptr);
         if (!old) {
             ASSERT_EQ(old.error().code, ENOSPC) << old.error().what;
             must(fs.allocator->free(handle, fresh, 1));
@@ -202,17 +202,17 @@ TEST_P(RandomMap, AgreesWithModel) {
     }
     ASSERT_NO_FATAL_FAILURE(check_all());
     ASSERT_NO_FATAL_FAILURE(fs.judge());
-    ASSERT_NO_FATAL_FAILURE(remove(0, map.limit().value));
+    ASSERT_NO_FATAL_FAILURE(remove(0, map.max_block().value));
     ASSERT_NO_FATAL_FAILURE(fs.judge());
     EXPECT_EQ(fs.owner->blocks, 0);
     EXPECT_EQ(fs.allocator->counts().free_blocks, fs.free_at_start);
-    EXPECT_EQ(fs.allocator->granted_clusters(), 0u);
-    EXPECT_EQ(fs.allocator->claimed_clusters(), 0u);
+    EXPECT_EQ(fs.allocator->allocated_clusters(), 0u);
+    EXPECT_EQ(fs.allocator->reserved_clusters(), 0u);
     std::byte fresh[60] = {};
     if (extents) initialise_extent_root(fresh);
     // What lies behind the header of an empty extent root means nothing.
     const std::size_t matters = extents ? 8 : 60;
-    EXPECT_TRUE(std::ranges::equal(fs.owner->map_root().first(matters), Bytes(fresh).first(matters)));
+    EXPECT_TRUE(std::ranges::equal(fs.owner->i_block().first(matters), Bytes(fresh).first(matters)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, RandomMap,

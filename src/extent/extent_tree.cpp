@@ -10,10 +10,10 @@ using format::ExtentLeaf;
 unsigned ExtentTree::credits() {
     // A level: the node, a sibling, the sibling's bitmap and descriptor. Once more for a deeper root. Then the inode,
     // and the bitmap and descriptor of data that is freed.
-    return 4 * root_depth() + 3 + 1 + Allocator::publish_credits();
+    return 4 * root_depth() + 3 + 1 + Allocator::mark_used_credits();
 }
 
-Result<void> ExtentTree::insert(Handle& handle, const MappedRun& run, Claim* paid, std::uint64_t blocks_to_count) {
+Result<void> ExtentTree::insert(Handle& handle, const MappedRun& run, DelallocReservation* paid, std::uint64_t blocks_to_count) {
     const std::uint64_t from = run.logical.value;
     if (run.count == 0 || from >= extent_limit || run.count > extent_limit - from)
         return fail(EFBIG, "inode {}: blocks {}+{} lie past what an extent tree can map", owner_.number(), from,
@@ -29,7 +29,7 @@ Result<void> ExtentTree::insert(Handle& handle, const MappedRun& run, Claim* pai
         return fail(EUCLEAN, "inode {}: blocks {}..{} are mapped already", owner_.number(), from, end);
     // Neighbours are rewritten only if something merges with them.
     int first = pos + 1, last = pos + 1;
-    ExtentList list;
+    ExtentListBuilder list;
     if (has_left) {
         const ExtentLeaf left = path.extent(pos);
         if (extent_end(left) == from && left.start() + left.count() == run.physical &&
@@ -46,14 +46,14 @@ Result<void> ExtentTree::insert(Handle& handle, const MappedRun& run, Claim* pai
             ++last;
         }
     }
-    TRY(edit(handle, path, static_cast<unsigned>(first), static_cast<unsigned>(last), list.entries(), paid,
+    TRY(splice_entries(handle, path, static_cast<unsigned>(first), static_cast<unsigned>(last), list.entries(), paid,
              run.physical));
     if (blocks_to_count) TRY(owner_.add_blocks(handle, static_cast<std::int64_t>(blocks_to_count)));
     return {};
 }
 
 Result<void> ExtentTree::set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten,
-                                       Claim* paid) {
+                                       DelallocReservation* paid) {
     const std::uint64_t end = from.value + count;
     std::uint64_t at = from.value;
     while (at < end) {
@@ -62,7 +62,7 @@ Result<void> ExtentTree::set_unwritten(Handle& handle, LogicalBlock from, std::u
         if (pos < 0 || extent_end(path.extent(pos)) <= at)
             return fail(EUCLEAN, "inode {}: block {} is not mapped, its state cannot change", owner_.number(), at);
         // As many extents of this leaf as the range covers go in one change.
-        ExtentList list;
+        ExtentListBuilder list;
         const int first = std::max(pos - 1, 0);
         bool changes = false;
         std::uint64_t done = at;
@@ -89,14 +89,14 @@ Result<void> ExtentTree::set_unwritten(Handle& handle, LogicalBlock from, std::u
         }
         if (changes) {
             (void)handle.extend(credits());  // the first leaf's were promised; a commit takes what later ones add
-            TRY(rewrite(handle, path, first, i, list, paid));
+            TRY(replace_extents(handle, path, first, i, list, paid));
         }
         at = done;
     }
     return {};
 }
 
-Result<MappedRun> ExtentTree::extent_at(LogicalBlock at) {
+Result<MappedRun> ExtentTree::find_extent(LogicalBlock at) {
     ExtentPath path = TRY(descend(at));
     const int pos = path.leaf().pos;
     if (pos < 0 || extent_end(path.extent(pos)) <= at.value)
@@ -105,7 +105,7 @@ Result<MappedRun> ExtentTree::extent_at(LogicalBlock at) {
     return MappedRun{LogicalBlock(e.block), e.count(), e.start(), e.unwritten()};
 }
 
-Result<BlockNr> ExtentTree::replace(Handle& handle, LogicalBlock at, BlockNr with, Claim* paid) {
+Result<BlockNr> ExtentTree::replace_block(Handle& handle, LogicalBlock at, BlockNr with, DelallocReservation* paid) {
     if (ratio() > 1)
         return fail(EOPNOTSUPP, "inode {}: a block of a cluster cannot be replaced alone", owner_.number());
     if (!geometry().valid_block(with)) return fail(EINVAL, "inode {}: no such block to map: {}", owner_.number(), with);
@@ -115,17 +115,17 @@ Result<BlockNr> ExtentTree::replace(Handle& handle, LogicalBlock at, BlockNr wit
         return fail(EUCLEAN, "inode {}: block {} is not mapped, it cannot be replaced", owner_.number(), at);
     const ExtentLeaf e = path.extent(pos);
     const int first = std::max(pos - 1, 0), last = std::min(pos + 2, path.count());
-    ExtentList list;
+    ExtentListBuilder list;
     if (first < pos) list.add(path.extent(first));
     list.add_part(e, e.block, at.value);
     list.add(at.value, 1, with, e.unwritten());
     list.add_part(e, at.value + 1, extent_end(e));
     if (pos + 1 < last) list.add(path.extent(pos + 1));
-    TRY(rewrite(handle, path, first, last, list, paid));
+    TRY(replace_extents(handle, path, first, last, list, paid));
     return e.start() + (at.value - e.block);
 }
 
-Result<std::vector<BufferRef>> ExtentTree::hold(LogicalBlock at) {
+Result<std::vector<BufferRef>> ExtentTree::pin_path(LogicalBlock at) {
     ExtentPath path = TRY(descend(at));
     std::vector<BufferRef> held;
     for (unsigned n = 0; n <= path.depth; ++n)

@@ -34,18 +34,18 @@ struct ExtentPath {
 
 class ExtentTree {
 public:
-    ExtentTree(MapContext& context, MapOwner& owner) : context_(context), owner_(owner), blocks_{context, owner} {}
+    ExtentTree(MapEnvironment& context, ExtentOwner& owner) : context_(context), owner_(owner), blocks_{context, owner} {}
 
     Result<MappedRun> lookup(LogicalBlock from, std::uint64_t max);
-    Result<void> insert(Handle& handle, const MappedRun& run, Claim* paid, std::uint64_t blocks_to_count);
-    Result<void> set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten, Claim* paid);
-    Result<MappedRun> extent_at(LogicalBlock at);
-    Result<BlockNr> replace(Handle& handle, LogicalBlock at, BlockNr with, Claim* paid);
-    Result<std::vector<BufferRef>> hold(LogicalBlock at);
+    Result<void> insert(Handle& handle, const MappedRun& run, DelallocReservation* paid, std::uint64_t blocks_to_count);
+    Result<void> set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten, DelallocReservation* paid);
+    Result<MappedRun> find_extent(LogicalBlock at);
+    Result<BlockNr> replace_block(Handle& handle, LogicalBlock at, BlockNr with, DelallocReservation* paid);
+    Result<std::vector<BufferRef>> pin_path(LogicalBlock at);
     Result<LogicalBlock> remove(Handle& handle, LogicalBlock from, LogicalBlock to,
-                                const BlockMap::KeepsCluster& keeps_cluster);
+                                const BlockMap::IsClusterShared& keeps_cluster);
     Result<bool> shift(Handle& handle, LogicalBlock from, std::int64_t delta, std::uint64_t& progress);
-    Result<bool> prepare_shift(Handle& handle, LogicalBlock from, std::int64_t delta);
+    Result<bool> split_for_shift(Handle& handle, LogicalBlock from, std::int64_t delta);
     Result<void> for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit);
     Result<void> for_each_tree_block(const std::function<bool(BlockNr)>& visit);
     unsigned credits();
@@ -66,32 +66,32 @@ private:
     // ---- changing (extent_edit.cpp)
     // Replaces entries [i, j) of the path's leaf by `fresh`: splits, grows, frees nodes and corrects keys as needed.
     // The path is stale afterwards. On error nothing has changed.
-    Result<void> edit(Handle& handle, ExtentPath& path, unsigned i, unsigned j, std::span<const RawEntry> fresh,
-                      Claim* paid, BlockNr goal);
+    Result<void> splice_entries(Handle& handle, ExtentPath& path, unsigned i, unsigned j, std::span<const NodeEntry> fresh,
+                      DelallocReservation* paid, BlockNr goal);
     struct Plan;
-    Result<Plan> plan(ExtentPath& path, unsigned i, unsigned j, std::span<const RawEntry> fresh);
-    void seal(Bytes block);
+    Result<Plan> plan(ExtentPath& path, unsigned i, unsigned j, std::span<const NodeEntry> fresh);
+    void set_checksum(Bytes block);
     // Replaces the extent at `at` by `list`, merged with its neighbours in the leaf.
-    Result<void> rewrite(Handle& handle, ExtentPath& path, int first, int last, ExtentList& list, Claim* paid);
-    Result<void> pull_up(Handle& handle);
+    Result<void> replace_extents(Handle& handle, ExtentPath& path, int first, int last, ExtentListBuilder& list, DelallocReservation* paid);
+    Result<void> collapse_root(Handle& handle);
 
     // ---- removing, shifting
     // Of a piece's clusters: whether its first and its last hold nothing else, and which are kept for others.
-    struct FreeClusters {
+    struct ClusterEdges {
         bool first, last;
-        const BlockMap::KeepsCluster& keeps;
+        const BlockMap::IsClusterShared& keeps;
     };
-    Result<bool> is_alone(std::uint64_t at, std::uint64_t from, std::uint64_t to);
-    Result<void> free_piece(Handle& handle, std::uint64_t from, std::uint64_t to, BlockNr physical,
-                            const FreeClusters& may_free);
+    Result<bool> is_cluster_unshared(std::uint64_t at, std::uint64_t from, std::uint64_t to);
+    Result<void> free_run(Handle& handle, std::uint64_t from, std::uint64_t to, BlockNr physical,
+                            const ClusterEdges& may_free);
     Result<bool> split_at(Handle& handle, std::uint64_t at);
     Result<bool> shift_down(Handle& handle, std::uint64_t from, std::uint64_t by, std::uint64_t& progress);
     Result<bool> shift_up(Handle& handle, std::uint64_t from, std::uint64_t by, std::uint64_t& progress);
     Result<void> move_entries(Handle& handle, ExtentPath& path, unsigned i, unsigned j, std::int64_t delta);
 
-    MapContext& context_;
-    MapOwner& owner_;
-    MapBlocks blocks_;
+    MapEnvironment& context_;
+    ExtentOwner& owner_;
+    TreeBlocks blocks_;
 };
 
 }  // namespace uext4

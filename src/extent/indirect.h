@@ -19,12 +19,12 @@ namespace uext4 {
 
 class IndirectMap {
 public:
-    IndirectMap(MapContext& context, MapOwner& owner) : context_(context), owner_(owner), blocks_{context, owner} {}
+    IndirectMap(MapEnvironment& context, ExtentOwner& owner) : context_(context), owner_(owner), blocks_{context, owner} {}
 
     Result<MappedRun> lookup(LogicalBlock from, std::uint64_t max);
-    Result<void> insert(Handle& handle, const MappedRun& run, Claim* paid, std::uint64_t blocks_to_count);
-    Result<BlockNr> replace(Handle& handle, LogicalBlock at, BlockNr with);
-    Result<std::vector<BufferRef>> hold(LogicalBlock at);
+    Result<void> insert(Handle& handle, const MappedRun& run, DelallocReservation* paid, std::uint64_t blocks_to_count);
+    Result<BlockNr> replace_block(Handle& handle, LogicalBlock at, BlockNr with);
+    Result<std::vector<BufferRef>> pin_path(LogicalBlock at);
     Result<LogicalBlock> remove(Handle& handle, LogicalBlock from, LogicalBlock to);
     Result<void> for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit);
     Result<void> for_each_tree_block(const std::function<bool(BlockNr)>& visit);
@@ -41,7 +41,7 @@ private:
         unsigned index = 0;
     };
     // From the inode's slot to the pointer of one logical block. `known` slots lead there through existing blocks.
-    struct Way {
+    struct PointerPath {
         std::array<Slot, max_levels> slots;
         unsigned levels = 1;  // slots of a complete way
         unsigned known = 0;
@@ -50,38 +50,38 @@ private:
         Slot& last() { return slots[known - 1]; }
     };
     // What a search backwards found: a mapped block, or an indirect block that holds nothing (`empty`).
-    struct Found {
+    struct LastMapped {
         bool any = false, empty = false;
         std::uint64_t logical = 0;
-        Way way;
+        PointerPath way;
     };
 
     // The indirect blocks that a walk over the map has met, each with the first logical block below it. One that is met
     // with another is named twice: such walks would go on for as long as pointers can repeat each other.
-    using Met = std::unordered_map<std::uint32_t, std::uint64_t>;
+    using VisitedBlocks = std::unordered_map<std::uint32_t, std::uint64_t>;
 
     const format::Geometry& geometry() const { return context_.allocator.geometry(); }
     std::uint64_t per_block() const { return geometry().block_size / 4; }
-    std::uint64_t span(unsigned height) const;  // blocks below one pointer of this height
+    std::uint64_t blocks_below(unsigned height) const;  // blocks below one pointer of this height
     Bytes bytes_of_slot(const Slot& slot);
-    std::uint32_t get(const Slot& slot);
-    Result<void> set(Handle& handle, const Slot& slot, std::uint32_t value);
+    std::uint32_t read_pointer(const Slot& slot);
+    Result<void> write_pointer(Handle& handle, const Slot& slot, std::uint32_t value);
     Result<void> check_pointer(std::uint32_t value, BlockNr where, unsigned index);
     Result<BufferRef> read(std::uint32_t block);
-    Result<Way> walk(std::uint64_t logical, Met* met = nullptr);
+    Result<PointerPath> walk(std::uint64_t logical, VisitedBlocks* met = nullptr);
     // As the public one, as part of a walk over more; without one, `met` is null.
-    Result<MappedRun> lookup(LogicalBlock from, std::uint64_t max, Met* met);
-    Result<Way> build(Handle& handle, std::uint64_t logical, BlockNr goal, Claim* paid, std::vector<Slot>& linked);
-    Result<void> unlink(Handle& handle, const std::vector<Slot>& linked);
-    Result<void> drop_empty(Handle& handle, Way& way);
-    Result<bool> find_last(std::uint64_t from, std::uint64_t to, Found& found);
-    Result<bool> find_below(Way& way, unsigned height, std::uint64_t base, std::uint64_t from, std::uint64_t to,
-                            Found& found);
+    Result<MappedRun> lookup(LogicalBlock from, std::uint64_t max, VisitedBlocks* met);
+    Result<PointerPath> allocate_path(Handle& handle, std::uint64_t logical, BlockNr goal, DelallocReservation* paid, std::vector<Slot>& linked);
+    Result<void> undo_allocate_path(Handle& handle, const std::vector<Slot>& linked);
+    Result<void> free_empty_blocks(Handle& handle, PointerPath& way);
+    Result<bool> find_last(std::uint64_t from, std::uint64_t to, LastMapped& found);
+    Result<bool> find_below(PointerPath& way, unsigned height, std::uint64_t base, std::uint64_t from, std::uint64_t to,
+                            LastMapped& found);
     Result<bool> visit_blocks(std::uint32_t block, unsigned height, const std::function<bool(BlockNr)>& visit);
 
-    MapContext& context_;
-    MapOwner& owner_;
-    MapBlocks blocks_;
+    MapEnvironment& context_;
+    ExtentOwner& owner_;
+    TreeBlocks blocks_;
 };
 
 }  // namespace uext4

@@ -6,16 +6,16 @@
 namespace uext4 {
 
 // The last thing within [from, to) below the way's last slot, whose reach starts at `base`.
-Result<bool> IndirectMap::find_below(Way& way, unsigned height, std::uint64_t base, std::uint64_t from,
-                                     std::uint64_t to, Found& found) {
-    const std::uint32_t block = get(way.last());
+Result<bool> IndirectMap::find_below(PointerPath& way, unsigned height, std::uint64_t base, std::uint64_t from,
+                                     std::uint64_t to, LastMapped& found) {
+    const std::uint32_t block = read_pointer(way.last());
     if (block == 0) return false;
     if (height == 0) {
         found = {true, false, base, way};
         return true;
     }
     BufferRef buffer = TRY(read(block));
-    const std::uint64_t below = span(height - 1);
+    const std::uint64_t below = blocks_below(height - 1);
     if (base >= from && base + per_block() * below <= to && all_zero(buffer->data())) {
         found = {true, true, base, way};
         return true;
@@ -25,7 +25,7 @@ Result<bool> IndirectMap::find_below(Way& way, unsigned height, std::uint64_t ba
         const std::uint64_t start = base + index * below;
         if (start + below <= from) break;
         way.slots[way.known] = {buffer, static_cast<unsigned>(index)};
-        if (get(way.slots[way.known]) == 0) continue;
+        if (read_pointer(way.slots[way.known]) == 0) continue;
         ++way.known;
         const bool any = TRY(find_below(way, height - 1, start, from, to, found));
         --way.known;
@@ -34,33 +34,33 @@ Result<bool> IndirectMap::find_below(Way& way, unsigned height, std::uint64_t ba
     return false;
 }
 
-Result<bool> IndirectMap::find_last(std::uint64_t from, std::uint64_t to, Found& found) {
+Result<bool> IndirectMap::find_last(std::uint64_t from, std::uint64_t to, LastMapped& found) {
     for (unsigned slot = direct + 3; slot-- > 0;) {
         const unsigned height = slot < direct ? 0 : slot - direct + 1;
         std::uint64_t base = slot;
         if (height > 0) {
             base = direct;
-            for (unsigned h = 1; h < height; ++h) base += span(h);
+            for (unsigned h = 1; h < height; ++h) base += blocks_below(h);
         }
         if (base >= to) continue;
-        if (base + span(height) <= from) break;
-        Way way;
+        if (base + blocks_below(height) <= from) break;
+        PointerPath way;
         way.slots[0].index = slot;
         way.known = 1;
         way.levels = height + 1;
-        TRY(check_pointer(get(way.slots[0]), BlockNr(), slot));
+        TRY(check_pointer(read_pointer(way.slots[0]), BlockNr(), slot));
         if (TRY(find_below(way, height, base, from, to, found))) return true;
     }
     return false;
 }
 
 // Frees the indirect blocks at the end of the way that hold nothing any more.
-Result<void> IndirectMap::drop_empty(Handle& handle, Way& way) {
+Result<void> IndirectMap::free_empty_blocks(Handle& handle, PointerPath& way) {
     while (way.known > 1 && all_zero(way.last().holder->data())) {
         const BlockNr block = way.last().holder->block();
         --way.known;
-        TRY(set(handle, way.last(), 0));
-        TRY(blocks_.release(handle, block));
+        TRY(write_pointer(handle, way.last(), 0));
+        TRY(blocks_.free(handle, block));
     }
     return {};
 }
@@ -68,41 +68,41 @@ Result<void> IndirectMap::drop_empty(Handle& handle, Way& way) {
 Result<LogicalBlock> IndirectMap::remove(Handle& handle, LogicalBlock from, LogicalBlock to) {
     to = std::min(to, LogicalBlock(limit()));
     // An array that changes, and it and two above it perhaps freed; the data's bitmap and descriptor; the inode.
-    constexpr unsigned step = 3 * (1 + Allocator::publish_credits()) + Allocator::publish_credits() + 1;
+    constexpr unsigned step = 3 * (1 + Allocator::mark_used_credits()) + Allocator::mark_used_credits() + 1;
     while (from < to) {
-        Found found;
+        LastMapped found;
         if (!TRY(find_last(from.value, to.value, found))) break;
         if (!handle.extend(step)) return to;
-        TRY(owner_.join(handle));
+        TRY(owner_.get_write_access(handle));
         Slot slot = found.way.last();
         std::vector<std::vector<BufferRef>> held;
         for (unsigned i = 1; i < found.way.known; ++i)
-            held.push_back(TRY(blocks_.hold_for_release(found.way.slots[i].holder->block(), 1)));
+            held.push_back(TRY(blocks_.pin_for_free(found.way.slots[i].holder->block(), 1)));
         if (found.empty) {
-            const std::uint32_t block = get(slot);
-            held.push_back(TRY(blocks_.hold_for_release(BlockNr(block), 1)));
-            TRY(set(handle, slot, 0));
-            TRY(blocks_.release(handle, BlockNr(block)));
-            TRY(drop_empty(handle, found.way));
+            const std::uint32_t block = read_pointer(slot);
+            held.push_back(TRY(blocks_.pin_for_free(BlockNr(block), 1)));
+            TRY(write_pointer(handle, slot, 0));
+            TRY(blocks_.free(handle, BlockNr(block)));
+            TRY(free_empty_blocks(handle, found.way));
             continue;
         }
         // As many blocks before it as lie before it on disk too, in one group.
-        const std::uint32_t last = get(slot);
+        const std::uint32_t last = read_pointer(slot);
         const BlockNr group_start = geometry().first_block(geometry().group_of(BlockNr(last)));
         std::uint64_t count = 1;
         while (count <= slot.index && found.logical - count >= from.value && last - count >= group_start.value &&
-               count < Handle::longest_revoked_step &&
-               get({slot.holder, static_cast<unsigned>(slot.index - count)}) == last - count)
+               count < Handle::max_revokes_per_step &&
+               read_pointer({slot.holder, static_cast<unsigned>(slot.index - count)}) == last - count)
             ++count;
-        held.push_back(TRY(blocks_.hold_for_release(BlockNr(last - (count - 1)), count)));
-        if (slot.holder) TRY(handle.write_access(slot.holder));
+        held.push_back(TRY(blocks_.pin_for_free(BlockNr(last - (count - 1)), count)));
+        if (slot.holder) TRY(handle.get_write_access(slot.holder));
         const Bytes array = bytes_of_slot(slot);
         for (std::uint64_t i = 0; i < count; ++i) view_as<Le32>(array, (slot.index - i) * 4) = 0;
-        if (!slot.holder) TRY(owner_.map_root_changed(handle));
-        TRY(drop_empty(handle, found.way));
-        TRY(blocks_.release_data(handle, BlockNr(last - (count - 1)), count));
+        if (!slot.holder) TRY(owner_.store_i_block(handle));
+        TRY(free_empty_blocks(handle, found.way));
+        TRY(blocks_.free_data(handle, BlockNr(last - (count - 1)), count));
         to = LogicalBlock(found.logical - (count - 1));
-        if (from < to && handle.holds_much()) return to;
+        if (from < to && handle.needs_restart()) return to;
     }
     return from;
 }
@@ -110,7 +110,7 @@ Result<LogicalBlock> IndirectMap::remove(Handle& handle, LogicalBlock from, Logi
 Result<void> IndirectMap::for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit) {
     const std::uint64_t end = limit();
     std::uint64_t mapped = 0;  // pointers that repeat each other could go on for hours
-    Met met;
+    VisitedBlocks met;
     while (from.value < end) {
         const MappedRun run = TRY(lookup(from, end - from.value, &met));
         if (!run.hole() && (mapped += run.count) > geometry().blocks_count)
@@ -136,8 +136,8 @@ Result<void> IndirectMap::for_each_tree_block(const std::function<bool(BlockNr)>
     auto counted = [&](BlockNr block) { return ++seen <= geometry().blocks_count && visit(block); };
     for (unsigned height = 1; height <= 3; ++height) {
         const Slot slot{{}, direct + height - 1};
-        TRY(check_pointer(get(slot), BlockNr(), slot.index));
-        if (TRY(visit_blocks(get(slot), height, counted))) continue;
+        TRY(check_pointer(read_pointer(slot), BlockNr(), slot.index));
+        if (TRY(visit_blocks(read_pointer(slot), height, counted))) continue;
         if (seen > geometry().blocks_count)
             return fail(EUCLEAN, "inode {}: it has more indirect blocks than there are blocks", owner_.number());
         return {};

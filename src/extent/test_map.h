@@ -40,16 +40,16 @@ struct ScratchFile {
 inline int shell(const std::string& command) { return std::system(("PATH=$PATH:/sbin:/usr/sbin; " + command).c_str()); }
 
 // Inode 12 of the image: created by debugfs, stored by this owner.
-class TestOwner final : public MapOwner {
+class TestOwner final : public ExtentOwner {
 public:
     TestOwner(BufferCache& buffers, Allocator& allocator, bool extents) : buffers_(buffers), allocator_(allocator) {
-        const auto place = must(allocator_.place_of(number()));
+        const auto place = must(allocator_.locate_inode(number()));
         const BufferRef table = must(buffers_.read(place.block, "inode table"));
         raw_.assign(table->data().begin() + place.offset,
                     table->data().begin() + place.offset + allocator_.geometry().inode_size);
         if (extents) disk().flags = disk().flags | format::inode_flag::extents;
         else disk().flags = disk().flags & ~format::inode_flag::extents;
-        if (extents) initialise_extent_root(map_root());
+        if (extents) initialise_extent_root(i_block());
         else std::fill_n(disk().block, 60, std::byte{});
         disk().size_hi = extents ? 15 : 4;  // ends beyond everything that is mapped
     }
@@ -59,21 +59,21 @@ public:
     bool uses_extents() const override {
         return view_as<format::InodeDisk>(ConstBytes(raw_)).flags & format::inode_flag::extents;
     }
-    bool journals_data() const override { return journals; }
-    Result<void> forget_data(Handle& handle, BlockNr first, std::uint64_t count) const override {
-        for (std::uint64_t i = 0; journals && i < count; ++i) TRY(handle.forget(first + i));
+    bool has_journaled_data() const override { return journals; }
+    Result<void> revoke_data(Handle& handle, BlockNr first, std::uint64_t count) const override {
+        for (std::uint64_t i = 0; journals && i < count; ++i) TRY(handle.revoke(first + i));
         return {};
     }
-    void met_damage(const Error&) const override { ++damages; }
-    Bytes map_root() override { return Bytes(disk().block, 60); }
-    Result<void> join(Handle& handle) override {
-        const auto place = TRY(allocator_.place_of(number()));
-        return handle.write_access(TRY(buffers_.read(place.block, "inode table")));
+    void note_corruption(const Error&) const override { ++damages; }
+    Bytes i_block() override { return Bytes(disk().block, 60); }
+    Result<void> get_write_access(Handle& handle) override {
+        const auto place = TRY(allocator_.locate_inode(number()));
+        return handle.get_write_access(TRY(buffers_.read(place.block, "inode table")));
     }
-    Result<void> map_root_changed(Handle& handle) override {
-        const auto place = TRY(allocator_.place_of(number()));
+    Result<void> store_i_block(Handle& handle) override {
+        const auto place = TRY(allocator_.locate_inode(number()));
         const BufferRef table = TRY(buffers_.read(place.block, "inode table"));
-        TRY(handle.write_access(table));
+        TRY(handle.get_write_access(table));
         format::set_inode_checksum(allocator_.geometry(), number(), raw_);
         std::copy(raw_.begin(), raw_.end(), table->data().begin() + place.offset);
         return {};
@@ -82,7 +82,7 @@ public:
         blocks += fs_blocks;
         const std::uint64_t per = allocator_.geometry().block_size / 512;
         format::set_inode_sectors(allocator_.geometry(), disk(), static_cast<std::uint64_t>(blocks) * per);
-        return map_root_changed(handle);
+        return store_i_block(handle);
     }
     std::int64_t blocks = 0;
     bool journals = false;
@@ -116,7 +116,7 @@ struct TestFs {
         buffers = std::make_unique<BufferCache>(*device, geometry.block_size, geometry.blocks_count, 8u << 20);
         JournalOptions options;
         options.commit_interval = std::chrono::milliseconds(0);
-        journal = Journal::create_none(*buffers, options);
+        journal = Journal::create_without_log(*buffers, options);
         allocator =
             must(Allocator::open(geometry, *buffers, *journal, super.free_blocks(), super.free_inodes_count, false));
         owner = std::make_unique<TestOwner>(*buffers, *allocator, mke2fs_options.find("^extent") == std::string::npos);
@@ -128,7 +128,7 @@ struct TestFs {
         allocator.reset();
         journal.reset();
     }
-    MapContext context() { return {*buffers, *allocator}; }
+    MapEnvironment context() { return {*buffers, *allocator}; }
 
     // Everything goes home, the superblock's count is corrected, and e2fsck is asked.
     void judge() {

@@ -54,7 +54,7 @@ Result<void> refresh_cache(Inode& inode, std::uint64_t offset, ConstBytes in, bo
 // Of the blocks that the run lies in, perhaps in a part of them only.
 bool is_logged(Inode& inode, const RangeIterator& range) {
     const std::uint64_t bs = inode.fs().block_size();
-    return inode.fs().logged_blocks.has(range.block(), divide_up(range.at() % bs + range.length(), bs));
+    return inode.fs().logged_data_blocks.has(range.block(), divide_up(range.at() % bs + range.length(), bs));
 }
 
 bool any_cached(Inode& inode, std::uint64_t offset, std::uint64_t end) {
@@ -66,11 +66,11 @@ bool any_cached(Inode& inode, std::uint64_t offset, std::uint64_t end) {
 // After a cut the file may end within a block of these, which would show behind that end what it gets in its place:
 // writeback finds another. Or the log has an image of one, which a recovery would put over it. map_lock held.
 Result<bool> is_not_for_place(Inode& inode, std::uint64_t offset, std::uint64_t end) {
-    const std::optional<std::uint64_t> after_cut = inode.end_after_cut(offset);
+    const std::optional<std::uint64_t> after_cut = inode.size_after_crash(offset);
     if (UEXT4_SEAM(appends_move) && after_cut && *after_cut < end) return true;
-    if (!inode.fs().logged_blocks.any()) return false;
-    for (RangeIterator range(inode, offset, end); TRY(range.look_held()); range.next())
-        if (range.run().has_block() && is_logged(inode, range)) return true;
+    if (!inode.fs().logged_data_blocks.has_any()) return false;
+    for (RangeIterator range(inode, offset, end); TRY(range.load_locked()); range.next())
+        if (range.mapping().has_block() && is_logged(inode, range)) return true;
     return false;
 }
 
@@ -84,7 +84,7 @@ Result<void> forget_clean(Inode& inode, std::uint64_t offset, std::uint64_t end)
         if (!next || *next * fs >= end) return {};
         index = *next;
         LockedFolio folio = TRY(pages.lock_for_change(index, false));
-        if (folio && !folio->dirty && !folio->owner && !folio->pins) pages.drop(std::move(folio));
+        if (folio && !folio->dirty && !folio->owner && !folio->pins) pages.remove(std::move(folio));
     }
     return {};
 }
@@ -101,18 +101,18 @@ Result<void> look_with_block(Inode& inode, RangeIterator& range, bool may_use_re
     const std::uint64_t bs = inode.fs().block_size();
     const LogicalBlock first(range.at() / bs);
     MutexLock guard(inode.map_lock);
-    Places& places = inode.places();
-    (void)TRY(range.look_held());
-    if (range.run().place == Place::hole) {
-        TRY(places.reserve(first, range.length() / bs, may_use_reserve));
+    ExtentStatusTree& places = inode.extent_status();
+    (void)TRY(range.load_locked());
+    if (range.mapping().state == BlockState::hole) {
+        TRY(places.reserve_delalloc(first, range.length() / bs, may_use_reserve));
         progress.promised = range.run_end();
-        (void)TRY(range.look_held());
+        (void)TRY(range.load_locked());
     }
-    if (range.run().place == Place::reserved) {
-        const Places::Granted g = TRY(places.grant(first, range.length() / bs, may_use_reserve));
+    if (range.mapping().state == BlockState::delayed) {
+        const ExtentStatusTree::AllocatedRun g = TRY(places.allocate(first, range.length() / bs, may_use_reserve));
         // Others look into the file meanwhile, and must not see what the device has there.
-        if (UEXT4_SEAM(new_blocks_expect_data)) places.expect_data(first, first + g.count);
-        (void)TRY(range.look_held());
+        if (UEXT4_SEAM(new_blocks_expect_data)) places.set_data_pending(first, first + g.count);
+        (void)TRY(range.load_locked());
     }
     return {};
 }
@@ -121,7 +121,7 @@ Result<void> look_with_block(Inode& inode, RangeIterator& range, bool may_use_re
 Result<void> write_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request,
                           DirectProgress& progress) {
     const std::uint64_t bs = inode.fs().block_size();
-    TRY(await_older_images(inode));
+    TRY(wait_for_older_images(inode));
     for (RangeIterator range(inode, progress.written, offset + in.size()); !range.done();) {
         TRY(look_with_block(inode, range, request.may_use_reserve, progress));
         const ConstBytes data = in.subspan(range.at() - offset, range.length());
@@ -133,7 +133,7 @@ Result<void> write_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, con
         range.next();
         progress.written = range.at();
         const MutexLock guard(inode.map_lock);
-        inode.places().data_arrived(LogicalBlock(progress.written / bs));
+        inode.extent_status().clear_data_pending(LogicalBlock(progress.written / bs));
     }
     return {};
 }
@@ -146,7 +146,7 @@ public:
     Arrival& operator=(const Arrival&) = delete;
     ~Arrival() {
         const MutexLock guard(inode_.map_lock);
-        inode_.places().data_arrived(LogicalBlock(~std::uint64_t{0}));
+        inode_.extent_status().clear_data_pending(LogicalBlock(~std::uint64_t{0}));
     }
 
 private:
@@ -166,7 +166,7 @@ Result<void> give_up_promised(Inode& inode, DirectProgress& progress) {
         const MutexLock map(inode.map_lock);
         for (; at < end; at += bs) {
             const bool stored_to = folio && folio->dirty >> at % fs / bs & 1;
-            if (!stored_to) inode.places().drop_pending(LogicalBlock(at / bs), LogicalBlock(at / bs + 1));
+            if (!stored_to) inode.extent_status().remove_pending(LogicalBlock(at / bs), LogicalBlock(at / bs + 1));
         }
     }
     progress.promised = 0;
@@ -179,10 +179,10 @@ Result<void> name_blocks(Inode& inode, std::uint64_t offset, std::uint64_t end) 
     bool change = false;
     {
         MutexLock guard(inode.map_lock);
-        credits = inode.places().credits() + Inode::store_credits();
-        for (RangeIterator range(inode, offset, end); !change && TRY(range.look_held()); range.next())
-            change = range.run().place != Place::mapped;
-        change = change || stable_size(inode, InFlight::absent, end) != inode.disk_size();
+        credits = inode.extent_status().credits() + Inode::store_credits();
+        for (RangeIterator range(inode, offset, end); !change && TRY(range.load_locked()); range.next())
+            change = range.mapping().state != BlockState::mapped;
+        change = change || stable_size(inode, WritebackData::missing, end) != inode.disk_size();
     }
     if (!change) return {};
     Handle handle = TRY(inode.fs().journal.start(credits));
@@ -191,10 +191,10 @@ Result<void> name_blocks(Inode& inode, std::uint64_t offset, std::uint64_t end) 
     while (at < last) {
         {
             MutexLock guard(inode.map_lock);
-            at = TRY(inode.places().name(handle, at, last.value - at.value, last));
+            at = TRY(inode.extent_status().map_range(handle, at, last.value - at.value, last));
             // All before it has been written back, and a part without a name stays outside of the file.
             const std::uint64_t there = at < last ? at.value * bs : end;
-            const std::uint64_t size = stable_size(inode, InFlight::absent, there);
+            const std::uint64_t size = stable_size(inode, WritebackData::missing, there);
             inode.set_disk_size(at < last ? std::max(inode.disk_size(), std::min(size, there)) : size);
             TRY(inode.store(handle));
         }
@@ -206,7 +206,7 @@ Result<void> name_blocks(Inode& inode, std::uint64_t offset, std::uint64_t end) 
 void take_times(Inode& inode, const WriteRequest& request) {
     if (request.keep_times) return;
     MutexLock map(inode.map_lock);
-    note_change(inode);
+    update_mtime_ctime(inode);
 }
 
 // Bytes that are on the device become the file's, in all views. Inode exclusive, and Flush.
@@ -214,7 +214,7 @@ Result<void> take_into_file(Inode& inode, std::uint64_t offset, ConstBytes in, c
     const std::uint64_t end = offset + in.size();
     {
         LockedFolio straddle;
-        if (end > inode.size_hint()) straddle = TRY(zero_straddle(inode));
+        if (end > inode.size_hint()) straddle = TRY(zero_eof_folio(inode));
         MutexLock map(inode.map_lock);
         if (end > inode.size()) inode.set_size(end);
     }
@@ -234,16 +234,16 @@ Result<std::size_t> read_places(Inode& inode, std::uint64_t offset, Bytes out) {
     for (RangeIterator range(inode, offset, end); !range.done(); range.next()) {
         {
             MutexLock map(inode.map_lock);
-            (void)TRY(range.look_held());
-            if (UEXT4_SEAM(reads_hold_blocks) && !in_use) in_use = inode.places().use();
+            (void)TRY(range.load_locked());
+            if (UEXT4_SEAM(reads_hold_blocks) && !in_use) in_use = inode.extent_status().begin_device_io();
         }
-        const Place place = range.run().place;
+        const BlockState place = range.mapping().state;
         const Bytes into = out.subspan(range.at() - offset, range.length());
-        const bool is_elsewhere = range.run().reads_device() && is_logged(inode, range);
-        if (place == Place::reserved || place == Place::granted || is_elsewhere) {
+        const bool is_elsewhere = range.mapping().reads_device() && is_logged(inode, range);
+        if (place == BlockState::delayed || place == BlockState::allocated || is_elsewhere) {
             const std::size_t got = TRY(read_file(inode, range.at(), into));
             if (got < into.size()) return range.at() + got - offset;
-        } else if (range.run().reads_device()) {
+        } else if (range.mapping().reads_device()) {
             TRY(inode.fs().device.read(range.device_offset(), into));
         } else {
             std::memset(into.data(), 0, into.size());
@@ -261,9 +261,9 @@ Result<void> make_room(Inode& inode, DirectProgress& progress) {
 
 // Whole blocks, to the device before it returns; cached folios follow. Inode exclusive. What is on the device counts,
 // as a short write, and whoever goes on meets the error.
-Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request,
+Result<std::size_t> write_direct_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request,
                                  DirectProgress& progress) {
-    if (offset > inode.size_hint()) TRY(clear_tail(inode));
+    if (offset > inode.size_hint()) TRY(zero_eof_block(inode));
     TRY(write_back(inode, offset, offset + in.size()));
     const auto is_elsewhere = [&](std::uint64_t from) -> Result<bool> {
         const MutexLock map(inode.map_lock);
@@ -322,7 +322,7 @@ Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes 
 }  // namespace
 
 Result<void> check_direct_read(Inode& inode, std::uint64_t offset, std::span<const Bytes> parts) {
-    if (in_sectors(offset, parts) || inode.data_in_journal() || inode.is_inline()) return {};
+    if (in_sectors(offset, parts) || inode.journals_data() || inode.is_inline()) return {};
     std::uint64_t end = offset;
     for (const Bytes& part : parts) end += part.size();
     if (offset >= inode.size_hint()) return {};
@@ -331,8 +331,8 @@ Result<void> check_direct_read(Inode& inode, std::uint64_t offset, std::span<con
     for (const Bytes& part : parts) {
         // Also beyond the end of the file, as far as the last block goes.
         RangeIterator range(inode, offset, offset + part.size());
-        for (; TRY(range.look()); range.next()) {
-            const bool has_data = range.run().place != Place::hole && range.run().place != Place::unwritten;
+        for (; TRY(range.load()); range.next()) {
+            const bool has_data = range.mapping().state != BlockState::hole && range.mapping().state != BlockState::unwritten;
             if (has_data && (range.at() | range.length()) % sector != 0)
                 return not_in_sectors(inode, range.at(), range.length());
         }
@@ -342,45 +342,45 @@ Result<void> check_direct_read(Inode& inode, std::uint64_t offset, std::span<con
 }
 
 Result<void> check_direct_write(const Inode& inode, std::uint64_t offset, std::span<const ConstBytes> parts) {
-    if (in_sectors(offset, parts) || inode.data_in_journal() || inode.is_inline()) return {};
+    if (in_sectors(offset, parts) || inode.journals_data() || inode.is_inline()) return {};
     std::uint64_t length = 0;
     for (const ConstBytes& part : parts) length += part.size();
     return not_in_sectors(inode, offset, length);
 }
 
 Result<std::size_t> read_direct(Inode& inode, std::uint64_t offset, Bytes out) {
-    if (inode.data_in_journal()) return read_file(inode, offset, out);
+    if (inode.journals_data()) return read_file(inode, offset, out);
     if (UEXT4_SEAM(direct_reads_write_back)) TRY(write_back(inode, offset, offset + out.size()));
     // It may have become a journaled file meanwhile, and does not from here on.
     ReadLock guard(inode.rw);
-    return inode.data_in_journal() ? read_file(inode, offset, out) : read_places(inode, offset, out);
+    return inode.journals_data() ? read_file(inode, offset, out) : read_places(inode, offset, out);
 }
 
-Result<std::size_t> read_around_cache(Inode& inode, std::uint64_t offset, Bytes out) {
-    if (out.size() >= least_around_cache && offset % inode.fs().block_size() == 0) {
+Result<std::size_t> read_uncached(Inode& inode, std::uint64_t offset, Bytes out) {
+    if (out.size() >= min_uncached_read && offset % inode.fs().block_size() == 0) {
         // Writers are kept out, so what is not cached now stays so; and so is who makes it a journaled file.
         UniqueReadLock guard;
         if (UEXT4_SEAM(reads_around_are_locked)) guard = UniqueReadLock(inode.rw);
-        if (!inode.data_in_journal() && !any_cached(inode, offset, offset + out.size()))
+        if (!inode.journals_data() && !any_cached(inode, offset, offset + out.size()))
             return read_places(inode, offset, out);
     }
     return read_file(inode, offset, out);
 }
 
-Result<std::size_t> read_past_full_cache(Inode& inode, std::uint64_t offset, Bytes out) {
-    if (out.size() < least_around_cache) return read_file(inode, offset, out);
+Result<std::size_t> read_cached_or_uncached(Inode& inode, std::uint64_t offset, Bytes out) {
+    if (out.size() < min_uncached_read) return read_file(inode, offset, out);
     const PageCache& cache = inode.pages().cache();
     const std::uint64_t most = cache.limit();
-    const bool fits = inode.size_hint() <= most || cache.used() + out.size() <= most;
-    return fits ? read_file(inode, offset, out) : read_around_cache(inode, offset, out);
+    const bool fits = inode.size_hint() <= most || cache.used_bytes() + out.size() <= most;
+    return fits ? read_file(inode, offset, out) : read_uncached(inode, offset, out);
 }
 
-Result<std::size_t> write_places(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
+Result<std::size_t> write_direct_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
     DirectProgress progress{offset};
-    return write_places(inode, offset, in, request, progress);
+    return write_direct_blocks(inode, offset, in, request, progress);
 }
 
-Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in) {
+Result<bool> overwrite_direct_blocks(Inode& inode, std::uint64_t offset, ConstBytes in) {
     const std::uint64_t end = offset + in.size();
     if (end > inode.size_hint()) return false;
     if (!UEXT4_SEAM(overwrites_look_last) && any_cached(inode, offset, end)) return false;
@@ -392,11 +392,11 @@ Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in)
     RangeIterator range(inode, offset, end);
     {
         MutexLock map(inode.map_lock);
-        (void)TRY(range.look_held());
-        if (range.run().place != Place::mapped || range.run_end() < end || end > inode.disk_size()) return false;
+        (void)TRY(range.load_locked());
+        if (range.mapping().state != BlockState::mapped || range.run_end() < end || end > inode.disk_size()) return false;
         if (TRY(is_not_for_place(inode, offset, end))) return false;
-        in_use = inode.places().use();
-        overwrites = inode.places().overwrites();
+        in_use = inode.extent_status().begin_device_io();
+        overwrites = inode.extent_status().overwrite_count();
     }
     // Asked after that: a folio whose data has begun on its way before it is still there, or its data has arrived.
     if (UEXT4_SEAM(overwrites_look_last) && any_cached(inode, offset, end)) return false;
@@ -404,37 +404,37 @@ Result<bool> overwrite_places(Inode& inode, std::uint64_t offset, ConstBytes in)
     // A reader or a client map may have begun before.
     if (UEXT4_SEAM(overwrites_refresh)) TRY(refresh_cache(inode, offset, in, true));
     MutexLock map(inode.map_lock);
-    const bool moved = TRY(range.moved_held())
-    || inode.places().overwrites() != overwrites;
+    const bool moved = TRY(range.has_moved_locked())
+    || inode.extent_status().overwrite_count() != overwrites;
     return !(UEXT4_SEAM(overwrites_compare) && moved) && end <= inode.disk_size();
 }
 
-Result<bool> overwrite_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
+Result<bool> try_overwrite_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
     const std::uint64_t bs = inode.fs().block_size();
     if (in.empty() || offset % bs != 0 || in.size() % bs != 0) return false;
     ReadLock guard(inode.rw);
     // Whoever has bits to lose goes the long way, which finds out.
-    if (request.who && !inode.unprivileged.load(std::memory_order_relaxed)) return false;
-    if (inode.data_in_journal() || inode.is_inline()) return false;
-    TRY(check_may_write(inode, request));
+    if (request.credentials && !inode.nosec.load(std::memory_order_relaxed)) return false;
+    if (inode.journals_data() || inode.is_inline()) return false;
+    TRY(check_write_allowed(inode, request));
     TRY(forget_clean(inode, offset, offset + in.size()));
     // What fails goes the long way, which finds other blocks.
-    if (const Result<bool> done = overwrite_places(inode, offset, in); !done || !*done) return false;
+    if (const Result<bool> done = overwrite_direct_blocks(inode, offset, in); !done || !*done) return false;
     take_times(inode, request);
     return true;
 }
 
 Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
     WriteLock guard(inode.rw);
-    TRY(check_may_write(inode, request));
+    TRY(check_write_allowed(inode, request));
     const std::uint64_t limit = max_file_size(inode), bs = inode.fs().block_size();
     if (offset >= limit) return fail(EFBIG, "inode {}: offset {} is beyond {} bytes", inode.number(), offset, limit);
     in = in.first(std::min<std::uint64_t>(in.size(), limit - offset));
     if (in.empty()) return std::size_t{0};
-    if (request.who) TRY(remove_privileges(inode, *request.who));
-    if (!inode.data_in_journal() && !inode.is_inline() && offset % bs == 0 && in.size() % bs == 0) {
+    if (request.credentials) TRY(remove_suid(inode, *request.credentials));
+    if (!inode.journals_data() && !inode.is_inline() && offset % bs == 0 && in.size() % bs == 0) {
         DirectProgress progress{offset};
-        Result<std::size_t> written = write_places(inode, offset, in, request, progress);
+        Result<std::size_t> written = write_direct_blocks(inode, offset, in, request, progress);
         if (written || !progress.refused) return written;
         // Writeback tries other blocks.
     }

@@ -14,7 +14,7 @@ namespace {
 
 // A map that no inode names yet. It goes by the inode's number, as its blocks' checksums will have to, and has a root
 // of its own.
-class NewMap final : public MapOwner {
+class NewMap final : public ExtentOwner {
 public:
     NewMap(const Inode& inode, bool extents) : inode_(inode), extents_(extents) {
         if (extents) initialise_extent_root(root_);
@@ -22,18 +22,18 @@ public:
     InodeNr number() const override { return inode_.number(); }
     std::uint32_t generation() const override { return inode_.generation(); }
     bool uses_extents() const override { return extents_; }
-    bool journals_data() const override { return inode_.journals_data(); }
-    Result<void> forget_data(Handle& handle, BlockNr first, std::uint64_t count) const override {
-        return inode_.forget_data(handle, first, count);
+    bool has_journaled_data() const override { return inode_.has_journaled_data(); }
+    Result<void> revoke_data(Handle& handle, BlockNr first, std::uint64_t count) const override {
+        return inode_.revoke_data(handle, first, count);
     }
-    Bytes map_root() override { return root_; }
-    Result<void> join(Handle&) override { return {}; }
-    Result<void> map_root_changed(Handle&) override { return {}; }
+    Bytes i_block() override { return root_; }
+    Result<void> get_write_access(Handle&) override { return {}; }
+    Result<void> store_i_block(Handle&) override { return {}; }
     Result<void> add_blocks(Handle&, std::int64_t fs_blocks) override {
         blocks_ += fs_blocks;
         return {};
     }
-    void met_damage(const Error& error) const override { inode_.met_damage(error); }
+    void note_corruption(const Error& error) const override { inode_.note_corruption(error); }
     std::int64_t blocks() const { return blocks_; }
 
 private:
@@ -132,8 +132,8 @@ Result<void> check_pointers_suffice(const Inode& inode, const Contents& contents
 }
 
 // All runs in the new map, or nothing of it is left. map_lock held.
-Result<void> build(Handle& handle, MapContext& context, NewMap& owner, const std::vector<MappedRun>& runs,
-                   Claim& claim) {
+Result<void> build(Handle& handle, MapEnvironment& context, NewMap& owner, const std::vector<MappedRun>& runs,
+                   DelallocReservation& claim) {
     BlockMap map(context, owner);
     Result<void> built;
     for (const MappedRun& run : runs) {
@@ -146,22 +146,22 @@ Result<void> build(Handle& handle, MapContext& context, NewMap& owner, const std
         blocks.push_back(block);
         return true;
     });
-    MapBlocks made{context, owner};
-    for (const BlockNr block : blocks) (void)made.release(handle, block);
+    TreeBlocks made{context, owner};
+    for (const BlockNr block : blocks) (void)made.free(handle, block);
     return built;
 }
 
 // The new map takes the old one's place, whose blocks are given back; what that has to read is held.
-Result<void> swap_maps(Handle& handle, Inode& inode, MapContext& context, NewMap& fresh,
+Result<void> swap_maps(Handle& handle, Inode& inode, MapEnvironment& context, NewMap& fresh,
                        const std::vector<BlockNr>& old_blocks) {
-    std::ranges::copy(fresh.map_root(), inode.map_root().begin());
+    std::ranges::copy(fresh.i_block(), inode.i_block().begin());
     inode.set_flags(inode.flags() ^ format::inode_flag::extents);
-    inode.places().changed();
+    inode.extent_status().invalidate();
     inode.set_ctime(current_time(inode.fs()));
     inode.bump_version();
     TRY(inode.add_blocks(handle, fresh.blocks()));  // stores it
-    MapBlocks old{context, inode};
-    for (const BlockNr block : old_blocks) TRY(old.release(handle, block));
+    TreeBlocks old{context, inode};
+    for (const BlockNr block : old_blocks) TRY(old.free(handle, block));
     return {};
 }
 
@@ -189,27 +189,27 @@ Result<void> set_extents_flag(Inode& inode, bool on, bool may_use_reserve) {
     Contents contents;
     {
         MutexLock map(inode.map_lock);
-        if (inode.places().has_pending())
+        if (inode.extent_status().has_pending())
             return fail(EIO, "inode {}: not all of it could be written back", inode.number());
         contents = TRY(contents_of(inode, on, fs.journal.max_credits()));
     }
     if (!on) TRY(check_pointers_suffice(inode, contents));
     const std::uint64_t most = most_map_blocks(contents.runs, on, fs.block_size());
     const std::uint64_t bitmaps = std::min<std::uint64_t>(fs.geometry.group_count, most + contents.old_blocks.size());
-    const std::uint64_t credits = most + Allocator::publish_credits() * bitmaps + 2 * Inode::store_credits() + 16;
+    const std::uint64_t credits = most + Allocator::mark_used_credits() * bitmaps + 2 * Inode::store_credits() + 16;
     if (credits > fs.journal.max_credits())
         return fail(EOPNOTSUPP,
                     "inode {}: a map of up to {} blocks or more is too large for one transaction of the journal",
                     inode.number(), most);
-    Claim claim = TRY(fs.allocator.claim(most, may_use_reserve));
-    MapContext context{fs.buffers, fs.allocator};
+    DelallocReservation claim = TRY(fs.allocator.reserve(most, may_use_reserve));
+    MapEnvironment context{fs.buffers, fs.allocator};
     Handle handle = TRY(fs.journal.start(static_cast<unsigned>(credits)));
     MutexLock map(inode.map_lock);
     TRY(inode.store(handle, false));
     std::vector<BufferRef> held;
-    MapBlocks old{context, inode};
+    TreeBlocks old{context, inode};
     for (const BlockNr block : contents.old_blocks)
-        for (BufferRef& buffer : TRY(old.hold_for_release(block, 1))) held.push_back(std::move(buffer));
+        for (BufferRef& buffer : TRY(old.pin_for_free(block, 1))) held.push_back(std::move(buffer));
     NewMap fresh(inode, on);
     TRY(build(handle, context, fresh, contents.runs, claim));
     return swap_maps(handle, inode, context, fresh, contents.old_blocks);

@@ -13,12 +13,12 @@ namespace {
 
 unsigned change_credits(Inode& inode) {
     MutexLock guard(inode.map_lock);
-    return inode.places().credits() + Inode::store_credits();
+    return inode.extent_status().credits() + Inode::store_credits();
 }
 
 // Contents of inline files go to a block first: ranges are about blocks.
 Result<void> need_blocks(Inode& inode, bool may_use_reserve) {
-    TRY(leave_inline(inode, may_use_reserve));
+    TRY(convert_inline_to_blocks(inode, may_use_reserve));
     const Result<void> written = write_back(inode);
     if (written || written.error().code != ENOSPC) return written;
     // What has no space keeps nobody from giving some back.
@@ -28,12 +28,12 @@ Result<void> need_blocks(Inode& inode, bool may_use_reserve) {
 
 void touch_later(Inode& inode) {
     MutexLock guard(inode.map_lock);
-    note_change(inode);
+    update_mtime_ctime(inode);
 }
 
 Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t length, bool keep_size, bool reserve) {
     const std::uint64_t bs = inode.fs().block_size(), end = offset + length;
-    if (!keep_size && end > inode.size_hint()) TRY(clear_tail(inode));
+    if (!keep_size && end > inode.size_hint()) TRY(zero_eof_block(inode));
     // Blocks promised to dirty data are chosen by its writeback.
     TRY(write_back(inode, offset, end));
     std::uint64_t at = offset / bs;
@@ -41,12 +41,12 @@ Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t le
     Result<void> result;
     while (at < last && result) {
         LockedFolio straddle;
-        if (!keep_size && end > inode.size_hint()) straddle = TRY(zero_straddle(inode));
+        if (!keep_size && end > inode.size_hint()) straddle = TRY(zero_eof_folio(inode));
         Handle handle = TRY(inode.fs().journal.start(change_credits(inode)));  // the tree grows on the way
         MutexLock guard(inode.map_lock);
-        TRY(inode.join(handle));  // what cannot be stored is met before the file grows
+        TRY(inode.get_write_access(handle));  // what cannot be stored is met before the file grows
         const std::uint64_t n = std::min<std::uint64_t>(last - at, 1u << 16);
-        Result<LogicalBlock> reached = inode.places().allocate_unwritten(handle, LogicalBlock(at), n, reserve);
+        Result<LogicalBlock> reached = inode.extent_status().allocate_unwritten(handle, LogicalBlock(at), n, reserve);
         if (!reached) result = fail(reached.error());
         else at = reached->value;
         // Not before all of it is there: where a later step finds no space, the file has not grown.
@@ -72,14 +72,14 @@ Result<void> zero_homeless(Inode& inode, std::uint64_t offset, std::uint64_t end
 // Zeroes bytes of blocks that are only partly in the range, through the cache.
 Result<void> zero_part(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     if (offset >= end) return {};
-    Place place = Place::hole;
+    BlockState place = BlockState::hole;
     {
         MutexLock guard(inode.map_lock);
-        const Mapping found = TRY(inode.places().lookup(offset, 1));
-        place = found.place;
+        const Mapping found = TRY(inode.extent_status().lookup(offset, 1));
+        place = found.state;
     }
-    if (place == Place::hole) return zero_homeless(inode, offset, end);
-    const bool unwritten = place == Place::unwritten;
+    if (place == BlockState::hole) return zero_homeless(inode, offset, end);
+    const bool unwritten = place == BlockState::unwritten;
     // Unwritten blocks read as zeros but for what the cache has of them.
     const std::uint64_t index = offset / inode.pages().folio_size();
     if (unwritten && inode.pages().next_cached(index) != index) return {};
@@ -98,8 +98,8 @@ Result<void> zero_part(Inode& inode, std::uint64_t offset, std::uint64_t end) {
 // Zeros in the blocks of [offset, end) that have contents, where the tree finds no block for what would make them none.
 Result<void> zero_contents(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     constexpr std::uint64_t piece = 1 << 20;
-    for (RangeIterator range(inode, offset, end); TRY(range.look(piece)); range.next())
-        if (range.run().place == Place::mapped) TRY(zero_part(inode, range.at(), range.run_end()));
+    for (RangeIterator range(inode, offset, end); TRY(range.load(piece)); range.next())
+        if (range.mapping().state == BlockState::mapped) TRY(zero_part(inode, range.at(), range.run_end()));
     return {};
 }
 
@@ -111,11 +111,11 @@ Result<void> forget_blocks(Inode& inode, std::uint64_t first, std::uint64_t end)
         if (from >= to) return {};
         LockedFolio folio = TRY(pages.lock_for_change(from / fs, false));
         if (!folio) return {};
-        pages.protect(folio);
+        pages.write_protect(folio);
         BlockMask mask = 0;
         for (std::uint64_t slot = from % fs / bs; slot < from % fs / bs + (to - from) / bs; ++slot)
             mask |= BlockMask{1} << slot;
-        if (UEXT4_SEAM(punch_detaches)) detach_journaled_blocks(folio, mask);
+        if (UEXT4_SEAM(punch_detaches)) release_journaled_blocks(folio, mask);
         std::memset(folio->data + from % fs, 0, to - from);
         pages.clear_dirty(folio, mask);
         folio->uptodate |= mask;
@@ -137,31 +137,31 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
     // To the end: what the blocks hold is not read again before it is zeros.
     UniqueWriteLock invalidate;
     if (UEXT4_SEAM(zeroing_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
-    const TakesFromCache takes(inode);
+    const DirtyDataDiscard takes(inode);
     {
         MutexLock flush(inode.flush_lock);
-        const BufferRef table = TRY(hold_table(inode));
+        const BufferRef table = TRY(pin_inode_table_block(inode));
         TRY(forget_blocks(inode, first, last));
         for (RangeIterator range(inode, first, last); !range.done();) {
             Handle handle = TRY(inode.fs().journal.start(change_credits(inode)));
             MutexLock guard(inode.map_lock);
             const std::uint64_t at = range.at();
-            if (at == first) inode.places().drop_pending(LogicalBlock(first / bs), LogicalBlock(last / bs));
-            (void)TRY(range.look_held());
+            if (at == first) inode.extent_status().remove_pending(LogicalBlock(first / bs), LogicalBlock(last / bs));
+            (void)TRY(range.load_locked());
             const LogicalBlock block(at / bs);
             std::uint64_t blocks = range.length() / bs;
-            if (range.run().place == Place::mapped) {
-                if (inode.data_in_journal()) blocks = std::min(blocks, Handle::longest_revoked_step);
+            if (range.mapping().state == BlockState::mapped) {
+                if (inode.journals_data()) blocks = std::min(blocks, Handle::max_revokes_per_step);
                 const Result<void> done = inode.map().set_unwritten(handle, block, blocks, true, nullptr);
                 if (!done && done.error().code != ENOSPC) return done;
                 kept = kept || !done;
                 // A cut before this is durable finds it written, with the end of the file in it perhaps.
-                if (done) inode.note_emptied(handle.tid(), block, block + blocks);
-                if (done) TRY(inode.forget_data(handle, range.block(), blocks));
-                inode.places().changed();
-                range.go_to(at + blocks * bs);
-            } else if (range.run().place == Place::hole) {
-                range.go_to(TRY(inode.places().allocate_unwritten(handle, block, blocks, reserve)).value * bs);
+                if (done) inode.note_uncommitted_unmap(handle.tid(), block, block + blocks);
+                if (done) TRY(inode.revoke_data(handle, range.block(), blocks));
+                inode.extent_status().invalidate();
+                range.advance_to(at + blocks * bs);
+            } else if (range.mapping().state == BlockState::hole) {
+                range.advance_to(TRY(inode.extent_status().allocate_unwritten(handle, block, blocks, reserve)).value * bs);
             } else {
                 range.next();
             }
@@ -175,7 +175,7 @@ Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length
     const std::uint64_t bs = inode.fs().block_size(), end = offset + length;
     const std::uint64_t first = round_up(offset, bs), last = round_down(end, bs);
     // Before the range joins the running transaction, as a commit would take that along.
-    if (first < last) TRY(prepare_to_empty(inode));
+    if (first < last) TRY(prepare_to_zero(inode));
     // Where there is no room for all of it, nothing has changed yet but holes, which read as before.
     TRY(allocate_range(inode, offset, length, true, reserve));
     if (first > last) {
@@ -193,14 +193,14 @@ Result<void> zero_range(Inode& inode, std::uint64_t offset, std::uint64_t length
 Result<void> punch_blocks(Inode& inode, std::uint64_t first, std::uint64_t end) {
     const std::uint64_t bs = inode.fs().block_size();
     MutexLock flush(inode.flush_lock);
-    TRY(prepare_to_cut(inode, LogicalBlock(first / bs), LogicalBlock(end / bs)));
+    TRY(prepare_to_unmap(inode, LogicalBlock(first / bs), LogicalBlock(end / bs)));
     // The cache forgets what is still there if it cannot be freed: what cannot be read is met before.
-    const std::vector<BufferRef> held = TRY(hold_to_free(inode, LogicalBlock(first / bs), LogicalBlock(end / bs)));
+    const std::vector<BufferRef> held = TRY(pin_for_free(inode, LogicalBlock(first / bs), LogicalBlock(end / bs)));
     TRY(forget_blocks(inode, first, end));
-    Handle handle = TRY(inode.fs().journal.start(change_credits(inode) + Orphans::credits()));
+    Handle handle = TRY(inode.fs().journal.start(change_credits(inode) + OrphanList::credits()));
     {
         MutexLock guard(inode.map_lock);
-        inode.places().drop_pending(LogicalBlock(first / bs), LogicalBlock(end / bs));
+        inode.extent_status().remove_pending(LogicalBlock(first / bs), LogicalBlock(end / bs));
     }
     TRY(remove_blocks(inode, handle, LogicalBlock(first / bs), LogicalBlock(end / bs)));
     MutexLock guard(inode.map_lock);
@@ -218,13 +218,13 @@ Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t lengt
     const std::uint64_t whole_end = round_down(offset + length, bs);
     const std::uint64_t first = round_up(offset, bs);
     if (first > whole_end) return zero_part(inode, offset, offset + length);
-    (void)TRY(hold_to_free(inode, LogicalBlock(first / bs), LogicalBlock(whole_end / bs)));
+    (void)TRY(pin_for_free(inode, LogicalBlock(first / bs), LogicalBlock(whole_end / bs)));
     TRY(zero_part(inode, offset, std::min(first, end)));
     if (whole_end < end) TRY(zero_part(inode, whole_end, std::min(offset + length, end)));
     if (first >= whole_end) return {};
     UniqueWriteLock invalidate;
     if (UEXT4_SEAM(punch_invalidates)) invalidate = UniqueWriteLock(inode.pages().invalidate);
-    const TakesFromCache takes(inode);
+    const DirtyDataDiscard takes(inode);
     Result<void> removed = punch_blocks(inode, first, whole_end);
     if (removed || removed.error().code != ENOSPC) return removed;
     TRY(zero_contents(inode, first, std::min(whole_end, end)));
@@ -262,7 +262,7 @@ Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::u
         return fail(EFBIG, "inode {}: {} bytes at {}, at most {}", inode.number(), length, offset, limit);
     WriteLock guard(inode.rw);
     // As in the kernel: also when the range is refused.
-    if (who) TRY(remove_privileges(inode, *who));
+    if (who) TRY(remove_suid(inode, *who));
     if (!keep_times) touch_later(inode);
     if (!inode.will_use_extents() && operation != FALLOC_FL_PUNCH_HOLE)
         return fail(EOPNOTSUPP, "inode {} has no extents", inode.number());

@@ -46,9 +46,9 @@ Result<void> may_be_stored_to(Inode& inode) {
 Result<void> store_ordered(Inode& inode, LockedFolio& folio, const Span& span, bool may_use_reserve) {
     {
         MutexLock guard(inode.map_lock);
-        const bool stays_inline = inode.is_inline() && !inode.places().has_pending();
-        if (!stays_inline) TRY(inode.places().reserve(LogicalBlock(span.first), span.count, may_use_reserve));
-        note_change(inode);
+        const bool stays_inline = inode.is_inline() && !inode.extent_status().has_pending();
+        if (!stays_inline) TRY(inode.extent_status().reserve_delalloc(LogicalBlock(span.first), span.count, may_use_reserve));
+        update_mtime_ctime(inode);
     }
     inode.pages().mark_dirty(folio, span.mask);
     return {};
@@ -59,14 +59,14 @@ Result<void> store_journaled(Inode& inode, LockedFolio& folio, const Span& span,
     unsigned credits = 0;
     {
         MutexLock guard(inode.map_lock);
-        credits = inode.places().credits();
+        credits = inode.extent_status().credits();
     }
     const auto blocks = static_cast<unsigned>(span.count);
     handle = TRY(inode.fs().journal.start(credits * blocks + blocks + 4));
     {
         MutexLock guard(inode.map_lock);
-        TRY(inode.places().allocate_for_contents(handle, LogicalBlock(span.first), span.count, may_use_reserve));
-        note_change(inode);
+        TRY(inode.extent_status().allocate_for_journaled_data(handle, LogicalBlock(span.first), span.count, may_use_reserve));
+        update_mtime_ctime(inode);
         TRY(inode.store(handle));
     }
     return journal_folio_blocks(handle, inode, folio, span.mask);
@@ -74,7 +74,7 @@ Result<void> store_journaled(Inode& inode, LockedFolio& folio, const Span& span,
 
 bool in_inode(Inode& inode) {
     MutexLock guard(inode.map_lock);
-    return inode.is_inline() && !inode.places().has_pending();
+    return inode.is_inline() && !inode.extent_status().has_pending();
 }
 
 // Shows a locked folio as far as its pages are in the file.
@@ -90,16 +90,16 @@ Result<void> serve_store(Inode& inode, std::uint64_t index, const Fault& fault, 
     FileCache& pages = inode.pages();
     TRY(may_be_stored_to(inode));
     LockedFolio folio = TRY(pages.lock_for_change(index, true));
-    const std::uint64_t window = TRY(fill_ahead(inode, folio));
+    const std::uint64_t window = TRY(fill_with_readahead(inode, folio));
     // The file grows only with this folio locked, when it ends in it; it shrinks only with Invalidate exclusive.
     const std::uint64_t size = inode.size_hint();
     if (fault.offset >= size) return fail(EFAULT, "inode {}: offset {} is past the end", inode.number(), fault.offset);
     const Span span = span_of(pages, index, size);
     Handle handle;
-    if (inode.data_in_journal() && !in_inode(inode))
+    if (inode.journals_data() && !in_inode(inode))
         TRY(store_journaled(inode, folio, span, fault.may_use_reserve, handle));
     else TRY(store_ordered(inode, folio, span, fault.may_use_reserve));
-    inode.readers.note(index, index + 1, window);
+    inode.readahead.record_read(index, index + 1, window);
     return show(inode, folio, install, true);
 }
 
@@ -108,7 +108,7 @@ Result<void> serve_load(Inode& inode, std::uint64_t index, const FaultInstall& i
     std::uint64_t window = 0;
     {
         LockedFolio folio = TRY(pages.lock(index, true));
-        window = TRY(fill_ahead(inode, folio));
+        window = TRY(fill_with_readahead(inode, folio));
         TRY(show(inode, folio, install, false));
     }
     std::uint64_t next = index + 1;
@@ -118,71 +118,71 @@ Result<void> serve_load(Inode& inode, std::uint64_t index, const FaultInstall& i
         TRY(show(inode, folio, install, false));
     }
     // The next fault of who goes on comes behind what it sees now.
-    inode.readers.note(index, next, window);
+    inode.readahead.record_read(index, next, window);
     return {};
 }
 
 }  // namespace
 
-Result<void> serve_fault(const Fault& fault, const FaultInstall& install) {
+Result<void> handle_fault(const Fault& fault, const FaultInstall& install) {
     Inode& inode = *fault.inode;
     FileCache& pages = inode.pages();
     // A store adds to what is dirty as a write does, and pays for it as one: what the device does not take may fill the
     // cache no further.
-    if (fault.store) {
-        const Result<void> room = make_room_for_dirty(inode);
-        if (!room && pages.cache().dirty() > pages.cache().dirty_limit()) return fail(room.error());
+    if (fault.is_write) {
+        const Result<void> room = balance_dirty(inode);
+        if (!room && pages.cache().dirty_bytes() > pages.cache().dirty_limit()) return fail(room.error());
     }
-    if (pages.cache().is_crowded()) pages.cache().reclaim();
-    if (!UEXT4_SEAM(fault_needs_no_retry) && fault.store && in_inode(inode))
+    if (pages.cache().needs_reclaim()) pages.cache().reclaim();
+    if (!UEXT4_SEAM(fault_needs_no_retry) && fault.is_write && in_inode(inode))
         return fallocate_file(inode, FALLOC_FL_KEEP_SIZE, 0, 1, fault.may_use_reserve, nullptr);
     ReadLock guard(pages.invalidate);
-    if (!UEXT4_SEAM(fault_only_reserves) && fault.store && in_inode(inode))
+    if (!UEXT4_SEAM(fault_only_reserves) && fault.is_write && in_inode(inode))
         TRY(fallocate_file(inode, FALLOC_FL_KEEP_SIZE, 0, 1, fault.may_use_reserve, nullptr));
     const std::uint64_t size = inode.size_hint();
     if (fault.offset >= round_up(size, page_size))
         return fail(EFAULT, "inode {}: offset {} is past the end of {} bytes", inode.number(), fault.offset, size);
     const std::uint64_t index = fault.offset / pages.folio_size();
-    if (fault.store) return serve_store(inode, index, fault, install);
+    if (fault.is_write) return serve_store(inode, index, fault, install);
     return serve_load(inode, index, install);
 }
 
-Result<void> quiesce_file(Inode& inode, const std::function<Result<void>()>& change) {
+Result<void> run_with_stores_stopped(Inode& inode, const std::function<Result<void>()>& change) {
     WriteLock invalidate(inode.pages().invalidate);
     // Also where errors=remount-ro has ended changes: what was written before that is written still.
-    if (!inode.fs().options.read_only && !inode.fs().journal.aborted()) {
+    if (!inode.fs().options.read_only && !inode.fs().journal.is_aborted()) {
         TRY(write_back(inode));
         // Folios that a transaction owns are its own until it has copied them.
-        if (inode.data_in_journal()) TRY(inode.fs().journal.commit_all());
+        if (inode.journals_data()) TRY(inode.fs().journal.commit_all());
     }
     MutexLock flush(inode.flush_lock);
     // What was written before an abort is nowhere else, and stays.
-    if (inode.fs().journal.aborted() && inode.pages().next_busy(0))
+    if (inode.fs().journal.is_aborted() && inode.pages().next_dirty_or_writeback(0))
         return fail(EROFS, "inode {}: the file has contents that cannot be written any more", inode.number());
     inode.pages().remove(0, ~std::uint64_t{0});
     return change();
 }
 
-Result<void> end_stores(Inode& inode) {
+Result<void> write_protect_file(Inode& inode) {
     if (!inode.pages().client_maps()) return {};
     // Stores that are being served are over; writeback and the commit take away what earlier ones were given.
     WriteLock invalidate(inode.pages().invalidate);
     TRY(write_back(inode));
-    if (inode.data_in_journal()) TRY(inode.fs().journal.commit_all());
+    if (inode.journals_data()) TRY(inode.fs().journal.commit_all());
     return {};
 }
 
-void take_stores_of(Inode& inode) {
+void write_protect_all(Inode& inode) {
     FileCache& pages = inode.pages();
     WriteLock invalidate(pages.invalidate);
     // Not all of the map at once: the kernel makes page tables for it.
     for (auto index = pages.next_cached(0); index; index = pages.next_cached(*index + 1)) {
         Result<LockedFolio> folio = pages.lock(*index, false);
-        if (folio && *folio) pages.protect(*folio);
+        if (folio && *folio) pages.write_protect(*folio);
     }
 }
 
-void make_room_for(Inode& inode) {
+void free_space_for(Inode& inode) {
     // Errors are noted with the file; whether there is room now shows when the store is tried again.
     (void)write_back(inode);
     (void)inode.fs().journal.commit_all();

@@ -37,11 +37,11 @@ struct Piece {
 // What the range [at, end) is read from. Where the map cannot be read, what lies before that, and the error.
 Result<void> plan(Inode& inode, std::uint64_t at, std::uint64_t end, std::vector<Piece>& pieces) {
     MutexLock guard(inode.map_lock);
-    for (RangeIterator range(inode, at, end); TRY(range.look_held()); range.next()) {
+    for (RangeIterator range(inode, at, end); TRY(range.load_locked()); range.next()) {
         Piece piece{range.at(), range.length(), false, 0, BlockNr(), {}};
-        if (range.run().place == Place::inline_data) {
-            piece.contents = TRY(read_inline(inode));
-        } else if (range.run().reads_device()) {
+        if (range.mapping().state == BlockState::inline_data) {
+            piece.contents = TRY(read_inline_data(inode));
+        } else if (range.mapping().reads_device()) {
             piece.on_device = true;
             piece.device_offset = range.device_offset();
             piece.block = range.block();
@@ -107,7 +107,7 @@ void take_from_journal(Inode& inode, const Memory& memory, std::vector<Piece>& p
             const BlockNr block = piece.block + done / bs;
             bool taken = false;
             memory.each(piece.at + done, bs, [&](std::uint64_t, Bytes into) {
-                taken = into.size() == bs && read_from_journal(inode, block, into);
+                taken = into.size() == bs && read_journaled_block(inode, block, into);
             });
             if (!taken) left.push_back({piece.at + done, bs, true, piece.device_offset + done, block, {}});
         }
@@ -117,7 +117,7 @@ void take_from_journal(Inode& inode, const Memory& memory, std::vector<Piece>& p
 
 Result<void> read_pieces(Inode& inode, Folios folios, std::vector<Piece> pieces) {
     const Memory memory(folios, inode.pages().folio_size());
-    if (inode.data_in_journal() || inode.fs().logged_blocks.any()) take_from_journal(inode, memory, pieces);
+    if (inode.journals_data() || inode.fs().logged_data_blocks.has_any()) take_from_journal(inode, memory, pieces);
     std::vector<Bytes> parts;
     for (std::size_t i = 0; i < pieces.size();) {
         const Piece& piece = pieces[i];
@@ -208,12 +208,12 @@ Result<void> fill_folio(Inode& inode, LockedFolio& folio) {
     return folio_is_full(folio) ? Result<void>() : fill_one(inode, *folio);
 }
 
-Result<FilledRun> bring_run(Inode& inode, std::uint64_t index, std::uint64_t most) {
+Result<FilledRange> read_folio_range(Inode& inode, std::uint64_t index, std::uint64_t most) {
     FileCache& pages = inode.pages();
     const std::uint64_t fs = pages.folio_size(), start = index * fs;
-    Result<LockedRun> made = pages.make_run(index, most);
+    Result<LockedFolioRange> made = pages.add_locked_range(index, most);
     if (!made) return fail(made.error());
-    FilledRun out{std::move(*made), 0};
+    FilledRange out{std::move(*made), 0};
     if (out.run.size() == 0) return out;
     std::vector<Piece> pieces;
     Result<void> found = plan(inode, start, start + out.run.size() * fs, pieces);
@@ -235,15 +235,15 @@ Result<void> fill_with_next(Inode& inode, LockedFolio& folio, std::uint64_t most
     FileCache& pages = inode.pages();
     const std::uint64_t fs = pages.folio_size(), index = folio->index;
     std::vector<Piece> pieces;
-    most = std::min<std::uint64_t>(most, LockedRun::most);
+    most = std::min<std::uint64_t>(most, LockedFolioRange::max_folios);
     TRY(plan_folio(inode, *folio, pieces));
     if (!UEXT4_SEAM(mapping_is_fresh)) {
         folio.unlock();
         folio = TRY(pages.lock(index, true));
     }
-    std::array<Folio*, LockedRun::most> all;
+    std::array<Folio*, LockedFolioRange::max_folios> all;
     all[0] = &*folio;
-    const Result<LockedRun> behind = most > 1 ? pages.make_run(index + 1, most - 1) : Result<LockedRun>(LockedRun());
+    const Result<LockedFolioRange> behind = most > 1 ? pages.add_locked_range(index + 1, most - 1) : Result<LockedFolioRange>(LockedFolioRange());
     std::size_t count = 0;
     if (behind) {
         std::vector<Piece> more;
@@ -254,7 +254,7 @@ Result<void> fill_with_next(Inode& inode, LockedFolio& folio, std::uint64_t most
         std::ranges::copy(behind->folios().first(count), all.begin() + 1);
     }
     const std::size_t filled = TRY(fill_all(inode, std::span(all).first(count + 1), std::move(pieces)));
-    for (Folio* one : std::span(all).first(filled).subspan(1)) pages.mark_ahead(*one);
+    for (Folio* one : std::span(all).first(filled).subspan(1)) pages.mark_readahead(*one);
     return {};
 }
 

@@ -11,11 +11,11 @@ namespace uext4 {
 // New folios from `index` on that are filled: as many of `most` (or LockedRun::most) as are not there, in as few
 // requests as possible. None where there is one at `index`, or where it was read with an error: then fill_folio() has
 // it. Of those behind the first that cannot be filled `filled` counts none.
-struct FilledRun {
-    LockedRun run;
+struct FilledRange {
+    LockedFolioRange run;
     std::size_t filled = 0;
 };
-Result<FilledRun> bring_run(Inode& inode, std::uint64_t index, std::uint64_t most);
+Result<FilledRange> read_folio_range(Inode& inode, std::uint64_t index, std::uint64_t most);
 
 // Fills the folio, and up to `most` - 1 behind it that are not cached, with the same requests; these are marked as read
 // ahead. An error of one behind it is left to who asks for that.

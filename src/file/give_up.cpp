@@ -14,10 +14,10 @@ Result<BlockMask> homeless(Inode& inode, const Folio& folio) {
     for (std::uint64_t slot = 0; slot < fs / bs; ++slot) {
         if (!(folio.dirty >> slot & 1)) continue;
         RangeIterator range(inode, start + slot * bs, start + (slot + 1) * bs);
-        (void)TRY(range.look_held());
-        if (range.run().place == Place::reserved)
-            inode.places().drop_pending(LogicalBlock(start / bs + slot), LogicalBlock(start / bs + slot + 1));
-        else if (range.run().place != Place::hole) continue;
+        (void)TRY(range.load_locked());
+        if (range.mapping().state == BlockState::delayed)
+            inode.extent_status().remove_pending(LogicalBlock(start / bs + slot), LogicalBlock(start / bs + slot + 1));
+        else if (range.mapping().state != BlockState::hole) continue;
         found |= BlockMask{1} << slot;
     }
     return found;
@@ -25,7 +25,7 @@ Result<BlockMask> homeless(Inode& inode, const Folio& folio) {
 
 }  // namespace
 
-Result<std::uint64_t> give_up_beyond_space(Inode& inode) {
+Result<std::uint64_t> discard_unreserved_data(Inode& inode) {
     FileCache& pages = inode.pages();
     const std::uint64_t bs = pages.block_size(), fs = pages.folio_size();
     std::uint64_t lost = 0, kept_end = 0;

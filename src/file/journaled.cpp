@@ -12,7 +12,7 @@ namespace uext4 {
 namespace {
 
 // A folio's blocks in the running transaction. The commit copies them; a folio that goes before leaves its bytes here.
-class JournaledFolio final : public JournaledData, public FolioOwner {
+class JournaledFolio final : public JournaledData, public JournaledFolioOwner {
 public:
     JournaledFolio(Inode& inode, Folio& folio)
         : inode_(inode), folio_(&folio), block_size_(inode.fs().block_size()), index_(folio.index) {}
@@ -21,8 +21,8 @@ public:
         MutexLock guard(lock_);
         kept_blocks_.erase(block.value);
         slots_[block.value] = slot;
-        atomic_point("Folio::journaled", &folio_->journaled);
-        folio_->journaled.fetch_or(BlockMask{1} << slot);
+        atomic_point("Folio::journaled", &folio_->journaled_blocks);
+        folio_->journaled_blocks.fetch_or(BlockMask{1} << slot);
     }
 
     void copy_for_commit(BlockNr block, Bytes out) override {
@@ -38,10 +38,10 @@ public:
         if (folio_) {
             ClientMapsHook* maps = folio_->file->client_maps();
             if (folio_->mapped && maps && UEXT4_SEAM(commit_protects) && UEXT4_SEAM(commit_protects_by_itself))
-                maps->protect(index_ * folio_->file->folio_size() + at, block_size_);
+                maps->write_protect(index_ * folio_->file->folio_size() + at, block_size_);
             copy_inside(out.first(block_size_), at);
-            atomic_point("Folio::journaled", &folio_->journaled);
-            folio_->journaled.fetch_and(~(BlockMask{1} << it->second));
+            atomic_point("Folio::journaled", &folio_->journaled_blocks);
+            folio_->journaled_blocks.fetch_and(~(BlockMask{1} << it->second));
         } else {
             std::memcpy(out.data(), kept_.data() + at, block_size_);
         }
@@ -60,7 +60,7 @@ public:
             std::vector<std::byte>& kept = kept_blocks_[it->first];
             kept.resize(block_size_);
             copy_inside(kept, at);
-            folio_->journaled.fetch_and(~bit);
+            folio_->journaled_blocks.fetch_and(~bit);
             it = slots_.erase(it);
         }
     }
@@ -72,7 +72,7 @@ public:
             kept_.resize(folio.file->folio_size());
             copy_inside(kept_, 0);
         }
-        folio.journaled.store(0);
+        folio.journaled_blocks.store(0);
         folio_ = nullptr;
     }
 
@@ -109,25 +109,25 @@ Result<void> journal_folio_blocks(Handle& handle, Inode& inode, LockedFolio& fol
         RangeIterator range(inode, at, at + bs);
         {
             MutexLock guard(inode.map_lock);
-            (void)TRY(range.look_held());
+            (void)TRY(range.load_locked());
             inode.note_tid(handle.tid(), true);
         }
-        if (const Place place = range.run().place; place != Place::mapped)
-            return fail(EIO, "inode {}: journaled block {} is {}", inode.number(), at / bs, place_name(place));
+        if (const BlockState place = range.mapping().state; place != BlockState::mapped)
+            return fail(EIO, "inode {}: journaled block {} is {}", inode.number(), at / bs, block_state_name(place));
         owner->add(range.block(), slot);
         TRY(handle.journal_data(range.block(), owner));
     }
     return {};
 }
 
-void detach_journaled_blocks(LockedFolio& folio, BlockMask blocks) {
+void release_journaled_blocks(LockedFolio& folio, BlockMask blocks) {
     if (folio->owner) std::static_pointer_cast<JournaledFolio>(folio->owner)->detach_blocks(blocks);
 }
 
-bool read_from_journal(Inode& inode, BlockNr block, Bytes contents) {
+bool read_journaled_block(Inode& inode, BlockNr block, Bytes contents) {
     FsContext& fs = inode.fs();
-    if (!inode.data_in_journal() && !fs.logged_blocks.has(block, 1)) return false;
-    return fs.journal.copy_unwritten_data(block, 0, contents);
+    if (!inode.journals_data() && !fs.logged_data_blocks.has(block, 1)) return false;
+    return fs.journal.read_journaled_data(block, 0, contents);
 }
 
 }  // namespace uext4

@@ -12,19 +12,19 @@ namespace {
 
 Tid shifted(Inode& inode) {
     MutexLock guard(inode.map_lock);
-    return inode.moved().shifted();
+    return inode.uncommitted_moves().shift_tid();
 }
 
 Tid emptied(Inode& inode, LogicalBlock first, LogicalBlock end) {
     MutexLock guard(inode.map_lock);
-    return inode.moved().emptied(first, end);
+    return inode.uncommitted_moves().unmap_tid(first, end);
 }
 
 }  // namespace
 
 bool shift_is_durable(Inode& inode) {
     const Tid tid = shifted(inode);
-    return !tid || inode.fs().journal.durable(tid);
+    return !tid || inode.fs().journal.is_durable(tid);
 }
 
 Result<void> commit_shift(Inode& inode) {
@@ -32,30 +32,30 @@ Result<void> commit_shift(Inode& inode) {
     return tid ? inode.fs().journal.commit(tid) : Result<void>();
 }
 
-Result<void> commit_emptied(Inode& inode, LogicalBlock first, LogicalBlock end) {
+Result<void> commit_unmaps(Inode& inode, LogicalBlock first, LogicalBlock end) {
     const Tid tid = emptied(inode, first, end);
     return tid ? inode.fs().journal.commit(tid) : Result<void>();
 }
 
-Result<void> prepare_to_empty(Inode& inode) { return inode.data_in_journal() ? Result<void>() : commit_shift(inode); }
+Result<void> prepare_to_zero(Inode& inode) { return inode.journals_data() ? Result<void>() : commit_shift(inode); }
 
-Result<void> prepare_to_cut(Inode& inode, LogicalBlock first, LogicalBlock end) {
+Result<void> prepare_to_unmap(Inode& inode, LogicalBlock first, LogicalBlock end) {
     if (inode.fs().geometry.cluster_ratio == 1) return {};
     bool any_kept = false;
     {
         MutexLock guard(inode.map_lock);
-        any_kept = !inode.is_inline() && !inode.places().kept_within_clusters(first, end).empty();
+        any_kept = !inode.is_inline() && !inode.extent_status().partial_cluster_blocks(first, end).empty();
     }
-    return any_kept ? prepare_to_empty(inode) : Result<void>();
+    return any_kept ? prepare_to_zero(inode) : Result<void>();
 }
 
-Result<void> await_older_images(Inode& inode) {
+Result<void> wait_for_older_images(Inode& inode) {
     Journal& journal = inode.fs().journal;
-    if (!inode.fs().logged_blocks.any()) return {};
+    if (!inode.fs().logged_data_blocks.has_any()) return {};
     const Tid tid = emptied(inode, LogicalBlock(), LogicalBlock(~std::uint64_t{0}));
     // Or one is forgotten though nothing was emptied, as what was logged got no name.
-    const bool any_forgotten = (tid && !journal.durable(tid)) || journal.has_fresh_frees();
-    return any_forgotten ? journal.await_home_writes() : Result<void>();
+    const bool any_forgotten = (tid && !journal.is_durable(tid)) || journal.has_uncommitted_frees();
+    return any_forgotten ? journal.wait_for_checkpoint_writes() : Result<void>();
 }
 
 }  // namespace uext4

@@ -16,12 +16,12 @@ constexpr std::uint64_t first_window = 4;
 // How many folios to read at a miss at `index`, in a request that begins at `first` and wants so many more: these, and
 // more when the reader goes forward.
 std::uint64_t window_for(Inode& inode, std::uint64_t first, std::uint64_t index, std::uint64_t wanted,
-                         std::uint64_t end_index, ReadStreams::Reader reader) {
+                         std::uint64_t end_index, ReadaheadState::AccessKind reader) {
     std::uint64_t window = wanted;
     const std::uint64_t limit = std::max<std::uint64_t>(
         1, std::min(largest_window, inode.pages().cache().limit() / 8 / inode.pages().folio_size()));
-    if (const std::optional<std::uint64_t> last = inode.readers.expected(first, reader)) {
-        const std::uint64_t most = inode.readers.most(*last, largest_window, inode.pages().take_read_in_vain());
+    if (const std::optional<std::uint64_t> last = inode.readahead.window_at(first, reader)) {
+        const std::uint64_t most = inode.readahead.max_window(*last, largest_window, inode.pages().take_wasted_readahead());
         window = std::max(wanted, std::min(std::max({*last, wanted, first_window / 2}) * 2, most));
     }
     return std::max<std::uint64_t>(1, std::min({window, limit, end_index - index}));
@@ -29,11 +29,11 @@ std::uint64_t window_for(Inode& inode, std::uint64_t first, std::uint64_t index,
 
 }  // namespace
 
-Result<std::uint64_t> fill_ahead(Inode& inode, LockedFolio& folio) {
+Result<std::uint64_t> fill_with_readahead(Inode& inode, LockedFolio& folio) {
     if (folio_is_full(folio)) return std::uint64_t{0};
     const std::uint64_t index = folio->index, end = divide_up(inode.size_hint(), inode.pages().folio_size());
     const std::uint64_t window =
-        window_for(inode, index, index, 1, std::max(end, index + 1), ReadStreams::Reader::of_pages);
+        window_for(inode, index, index, 1, std::max(end, index + 1), ReadaheadState::AccessKind::of_pages);
     TRY(fill_with_next(inode, folio, window));
     return window;
 }
@@ -56,7 +56,7 @@ Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out) {
             std::memcpy(out.data() + done, folio.data + from, part);
             done += part;
         };
-        if (const LockedRun there = pages.lock_full_run(index, wanted); there.size() != 0) {
+        if (const LockedFolioRange there = pages.lock_uptodate_range(index, wanted); there.size() != 0) {
             for (Folio* folio : there.folios()) take(*folio);
             continue;
         }
@@ -64,21 +64,21 @@ Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out) {
             take(*folio);
             continue;
         }
-        if (pages.cache().is_crowded()) pages.cache().reclaim();
+        if (pages.cache().needs_reclaim()) pages.cache().reclaim();
         ReadLock guard(pages.invalidate);
-        window = window_for(inode, first, index, wanted, std::max(end_index, index + 1), ReadStreams::Reader::of_bytes);
-        const FilledRun brought = TRY(bring_run(inode, index, window));
+        window = window_for(inode, first, index, wanted, std::max(end_index, index + 1), ReadaheadState::AccessKind::of_bytes);
+        const FilledRange brought = TRY(read_folio_range(inode, index, window));
         if (brought.run.size() == 0) {
             LockedFolio folio = TRY(pages.lock(index, true));
             TRY(fill_folio(inode, folio));
             continue;
         }
         for (Folio* folio : brought.run.folios().first(brought.filled)) {
-            if (done == total) pages.mark_ahead(*folio);
+            if (done == total) pages.mark_readahead(*folio);
             else take(*folio);
         }
     }
-    inode.readers.note(first, divide_up(offset + done, fs), window);
+    inode.readahead.record_read(first, divide_up(offset + done, fs), window);
     return done;
 }
 
@@ -88,7 +88,7 @@ bool is_atime_due(const Inode& inode, const format::Timestamp& now) UEXT4_REQUIR
     const FsContext& fs = inode.fs();
     if (fs.read_only.load() || fs.options.atime == AtimePolicy::never || inode.has_flag(format::inode_flag::noatime))
         return false;
-    if (is_own(inode)) return false;
+    if (is_system_inode(inode)) return false;
     if (inode.is_directory() && fs.options.nodiratime) return false;
     if (fs.options.atime == AtimePolicy::strict) return true;
     const format::Timestamp a = inode.atime();
@@ -97,13 +97,13 @@ bool is_atime_due(const Inode& inode, const format::Timestamp& now) UEXT4_REQUIR
 
 }  // namespace
 
-bool read_moves_atime(Inode& inode) {
+bool needs_atime_update(Inode& inode) {
     const format::Timestamp now = current_time(inode.fs());
     MutexLock guard(inode.map_lock);
     return is_atime_due(inode, now);
 }
 
-void touch_atime(Inode& inode) {
+void update_atime(Inode& inode) {
     const format::Timestamp now = current_time(inode.fs());
     MutexLock guard(inode.map_lock);
     if (!is_atime_due(inode, now) || inode.atime() == now) return;

@@ -11,11 +11,11 @@ namespace {
 Result<void> settle(Inode& inode, std::uint64_t offset) {
     const std::uint64_t fs = inode.pages().folio_size();
     TRY(write_back(inode));
-    if (inode.data_in_journal()) {
+    if (inode.journals_data()) {
         TRY(inode.fs().journal.commit_all());
         TRY(inode.fs().journal.checkpoint_all());
     } else {
-        TRY(commit_emptied(inode));
+        TRY(commit_unmaps(inode));
     }
     inode.pages().remove(offset / fs, ~std::uint64_t{0});
     return {};
@@ -27,8 +27,8 @@ Result<void> shift_all(Inode& inode, Handle& handle, std::uint64_t from_block, s
         {
             MutexLock guard(inode.map_lock);
             const Result<bool> done = inode.map().shift(handle, LogicalBlock(from_block), delta, progress);
-            inode.places().changed();
-            inode.note_shift(handle.tid());  // also of a part
+            inode.extent_status().invalidate();
+            inode.note_uncommitted_shift(handle.tid());  // also of a part
             TRY(inode.store(handle));
             if (TRY(done)) return {};
         }
@@ -44,7 +44,7 @@ Result<void> read_map(Inode& inode, LogicalBlock first) {
 
 unsigned shift_credits(Inode& inode) {
     MutexLock guard(inode.map_lock);
-    return 2 * inode.places().credits() + Inode::store_credits() + Orphans::credits();
+    return 2 * inode.extent_status().credits() + Inode::store_credits() + OrphanList::credits();
 }
 
 std::uint64_t unit(const Inode& inode) {
@@ -65,13 +65,13 @@ Result<void> collapse_range(Inode& inode, std::uint64_t offset, std::uint64_t le
     UniqueLock flush;
     if (UEXT4_SEAM(shifts_await_passes)) flush = UniqueLock(inode.flush_lock);
     const std::vector<BufferRef> held =
-        TRY(hold_to_free(inode, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));
+        TRY(pin_for_free(inode, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));
     TRY(read_map(inode, LogicalBlock(offset / bs)));
     const unsigned credits = shift_credits(inode);
     Handle handle = TRY(inode.fs().journal.start(credits));
     TRY(remove_blocks(inode, handle, LogicalBlock(offset / bs), LogicalBlock((offset + length) / bs)));
     TRY(shift_all(inode, handle, (offset + length) / bs, -static_cast<std::int64_t>(length / bs), credits));
-    if (ClientMapsHook* maps = inode.pages().client_maps()) maps->cut(size - length);
+    if (ClientMapsHook* maps = inode.pages().client_maps()) maps->truncate(size - length);
     MutexLock guard(inode.map_lock);
     inode.set_size(size - length);
     inode.set_disk_size(size - length);
@@ -90,7 +90,7 @@ Result<void> insert_range(Inode& inode, std::uint64_t offset, std::uint64_t leng
     TRY(settle(inode, offset));
     UniqueLock flush;
     if (UEXT4_SEAM(shifts_await_passes)) flush = UniqueLock(inode.flush_lock);  // as above
-    const BufferRef table = TRY(hold_table(inode));
+    const BufferRef table = TRY(pin_inode_table_block(inode));
     TRY(read_map(inode, LogicalBlock(offset / bs)));
     const unsigned credits = shift_credits(inode);
     const auto delta = static_cast<std::int64_t>(length / bs);
@@ -98,8 +98,8 @@ Result<void> insert_range(Inode& inode, std::uint64_t offset, std::uint64_t leng
     for (bool prepared = false; !prepared;) {
         {
             MutexLock guard(inode.map_lock);
-            prepared = TRY(inode.map().prepare_shift(handle, LogicalBlock(offset / bs), delta));
-            inode.places().changed();
+            prepared = TRY(inode.map().split_for_shift(handle, LogicalBlock(offset / bs), delta));
+            inode.extent_status().invalidate();
             // The size before the blocks: what is moved up is never past it. Whoever finds no space tries all of this
             // again, so it grows once nothing can fail for want of it.
             if (prepared) {

@@ -10,11 +10,11 @@ namespace uext4 {
 
 void zero_past_end(FileCache& pages, LockedFolio& folio, std::uint64_t size) {
     const std::uint64_t fs = pages.folio_size();
-    pages.protect(folio);
+    pages.write_protect(folio);
     if (UEXT4_SEAM(zeroes_tails) && UEXT4_SEAM(growth_zeroes)) std::memset(folio->data + size % fs, 0, fs - size % fs);
 }
 
-Result<LockedFolio> zero_straddle(Inode& inode) {
+Result<LockedFolio> zero_eof_folio(Inode& inode) {
     FileCache& pages = inode.pages();
     const std::uint64_t fs = pages.folio_size(), size = inode.size_hint();
     if (size % fs == 0) return LockedFolio();
@@ -34,39 +34,39 @@ Result<BlockNr> last_block(Inode& inode) {
     MutexLock guard(inode.map_lock);
     if (inode.size() % bs == 0) return BlockNr();
     RangeIterator last(inode, inode.size(), inode.size() + 1);
-    (void)TRY(last.look_held());
-    return last.run().place == Place::mapped ? last.block() : BlockNr();
+    (void)TRY(last.load_locked());
+    return last.mapping().state == BlockState::mapped ? last.block() : BlockNr();
 }
 
 }  // namespace
 
-Result<void> finish_cut(Inode& inode) {
+Result<void> finish_truncate(Inode& inode) {
     MutexLock flush(inode.flush_lock);
     const LogicalBlock first(divide_up(inode.size_hint(), inode.fs().block_size()));
-    TRY(prepare_to_cut(inode, first, LogicalBlock(~std::uint64_t{0})));
-    const std::vector<BufferRef> held = TRY(hold_to_free(inode, first, LogicalBlock(~std::uint64_t{0})));
-    Handle handle = TRY(inode.fs().journal.start(cut_credits(inode)));
+    TRY(prepare_to_unmap(inode, first, LogicalBlock(~std::uint64_t{0})));
+    const std::vector<BufferRef> held = TRY(pin_for_free(inode, first, LogicalBlock(~std::uint64_t{0})));
+    Handle handle = TRY(inode.fs().journal.start(truncate_credits(inode)));
     TRY(remove_blocks(inode, handle, first, LogicalBlock(~std::uint64_t{0})));
-    inode.cut_unfinished.store(false);
+    inode.truncate_incomplete.store(false);
     return {};
 }
 
-Result<void> clear_tail(Inode& inode) {
-    if (inode.cut_unfinished.load()) TRY(finish_cut(inode));
-    if (inode.tail_is_clear.load()) return {};
+Result<void> zero_eof_block(Inode& inode) {
+    if (inode.truncate_incomplete.load()) TRY(finish_truncate(inode));
+    if (inode.eof_block_is_zeroed.load()) return {};
     const std::uint64_t bs = inode.fs().block_size(), size = inode.size_hint();
     const BlockNr block = TRY(last_block(inode));
     if (block) {
         FileCache& pages = inode.pages();
         std::vector<std::byte> stored(bs);
-        if (!read_from_journal(inode, block, stored)) TRY(inode.fs().device.read(block.value * bs, stored));
+        if (!read_journaled_block(inode, block, stored)) TRY(inode.fs().device.read(block.value * bs, stored));
         const auto behind = stored.begin() + static_cast<std::ptrdiff_t>(size % bs);
         if (std::any_of(behind, stored.end(), [](std::byte b) { return b != std::byte{0}; })) {
             LockedFolio folio = TRY(pages.lock_for_change(size / pages.folio_size(), true));
             TRY(fill_folio(inode, folio));
             zero_past_end(pages, folio, size);
             const BlockMask mask = BlockMask{1} << (size % pages.folio_size() / bs);
-            if (inode.data_in_journal()) {
+            if (inode.journals_data()) {
                 Handle handle = TRY(inode.fs().journal.start(4));
                 TRY(journal_folio_blocks(handle, inode, folio, mask));
             } else {
@@ -74,8 +74,8 @@ Result<void> clear_tail(Inode& inode) {
             }
         }
     }
-    atomic_point("Inode::tail_is_clear", &inode.tail_is_clear);
-    inode.tail_is_clear.store(true);
+    atomic_point("Inode::tail_is_clear", &inode.eof_block_is_zeroed);
+    inode.eof_block_is_zeroed.store(true);
     return {};
 }
 

@@ -10,16 +10,16 @@
 
 namespace uext4 {
 
-std::uint64_t stable_size(Inode& inode, InFlight in_flight, std::uint64_t swept) {
+std::uint64_t stable_size(Inode& inode, WritebackData in_flight, std::uint64_t swept) {
     const std::uint64_t bs = inode.fs().block_size(), fs = inode.pages().folio_size();
     const std::uint64_t on_disk = inode.disk_size(), size = inode.size();
     std::uint64_t bound = size;
     const std::uint64_t from = std::max(on_disk, swept);
     if (size > from) {
-        if (auto pending = inode.places().first_pending(LogicalBlock(from / bs)))
+        if (auto pending = inode.extent_status().first_pending(LogicalBlock(from / bs)))
             bound = std::min(bound, pending->value * bs);
         const auto waiting =
-            in_flight == InFlight::arrived ? inode.pages().next_dirty(from / fs) : inode.pages().next_busy(from / fs);
+            in_flight == WritebackData::complete ? inode.pages().next_dirty(from / fs) : inode.pages().next_dirty_or_writeback(from / fs);
         if (waiting) bound = std::min(bound, *waiting * fs);
         bound = std::max(bound, from);
     }
@@ -28,15 +28,15 @@ std::uint64_t stable_size(Inode& inode, InFlight in_flight, std::uint64_t swept)
 }
 
 Result<void> store_stable_size(Handle& handle, Inode& inode, std::uint64_t swept) {
-    if (!inode.is_inline() || inode.places().has_pending()) {
-        inode.set_disk_size(stable_size(inode, InFlight::absent, swept));
+    if (!inode.is_inline() || inode.extent_status().has_pending()) {
+        inode.set_disk_size(stable_size(inode, WritebackData::missing, swept));
         return inode.store(handle);
     }
     // The stored value has the size that the inode says.
-    std::vector<std::byte> contents = TRY(read_inline(inode));
-    inode.set_disk_size(stable_size(inode, InFlight::absent, swept));
+    std::vector<std::byte> contents = TRY(read_inline_data(inode));
+    inode.set_disk_size(stable_size(inode, WritebackData::missing, swept));
     contents.resize(inode.disk_size());
-    return write_inline(handle, inode, contents);
+    return write_inline_data(handle, inode, contents);
 }
 
 namespace {
@@ -46,14 +46,14 @@ namespace {
 // anything. One that is being deleted has lost what the size speaks of already. flush_lock held.
 Result<void> settle_size(Inode& inode, std::uint64_t swept) {
     auto settled = [&] {
-        const bool going = inode.deleted.load() || (inode.links() == 0 && !inode.unnamed.load());
-        return going || stable_size(inode, InFlight::absent, swept) == inode.disk_size();
+        const bool going = inode.deleted.load() || (inode.links() == 0 && !inode.is_tmpfile.load());
+        return going || stable_size(inode, WritebackData::missing, swept) == inode.disk_size();
     };
     BufferRef table;  // held: what cannot be stored is met before
     {
         MutexLock guard(inode.map_lock);
         if (settled()) return {};
-        table = TRY(inode.read_table());
+        table = TRY(inode.read_inode_table_block());
     }
     Handle handle = TRY(inode.fs().journal.start(Inode::store_credits()));
     MutexLock guard(inode.map_lock);
@@ -63,7 +63,7 @@ Result<void> settle_size(Inode& inode, std::uint64_t swept) {
 // Nothing of the file waits, is on its way, or was held back.
 bool all_written(Inode& inode) {
     const std::uint64_t size = inode.size_hint();
-    if (UEXT4_SEAM(syncs_await_others) ? inode.pages().next_busy(0) : inode.pages().next_dirty(0)) return false;
+    if (UEXT4_SEAM(syncs_await_others) ? inode.pages().next_dirty_or_writeback(0) : inode.pages().next_dirty(0)) return false;
     MutexLock guard(inode.map_lock);
     return inode.disk_size() >= std::min(size, inode.size());
 }
@@ -73,16 +73,16 @@ Result<void> pass_over(Inode& inode, std::uint64_t first, std::uint64_t end) {
     for (auto sweep = WritebackPass::Sweep::first;;) {
         WritebackPass pass(inode, first, end, sweep);
         Result<bool> more = true;
-        while (more && *more) more = pass.batch();
-        if (pass.left_some()) {
+        while (more && *more) more = pass.write_batch();
+        if (pass.has_deferred()) {
             // What has failed is dirty, and met again.
-            TRY(pass.await_left());
+            TRY(pass.wait_for_deferred());
             sweep = WritebackPass::Sweep::last;
             continue;
         }
         if (!more) return fail(more.error());
-        if (pass.lacking()) return fail(*pass.lacking());
-        if (!pass.left_inline()) return settle_size(inode, pass.swept());
+        if (pass.space_error()) return fail(*pass.space_error());
+        if (!pass.converted_inline()) return settle_size(inode, pass.scanned_bytes());
     }
 }
 
@@ -94,7 +94,7 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     if (!UEXT4_SEAM(commit_protects_by_itself)) {
         for (auto index = inode.pages().next_cached(0); index; index = inode.pages().next_cached(*index + 1)) {
             LockedFolio folio = TRY(inode.pages().lock(*index, false));
-            if (folio) inode.pages().protect(folio);
+            if (folio) inode.pages().write_protect(folio);
         }
     }
     if (all_written(inode)) return {};
@@ -111,12 +111,12 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     Result<void> written = pass_over(inode, whole ? 0 : first / fs, last);
     // What others have freed may be had once it is durable.
     const auto has_more_later = [&] {
-        return inode.fs().allocator.has_space_later() || inode.fs().journal.has_fresh_frees();
+        return inode.fs().allocator.has_pending_free() || inode.fs().journal.has_uncommitted_frees();
     };
     if (!written && written.error().code == ENOSPC && has_more_later() && inode.fs().journal.commit_all())
         written = pass_over(inode, whole ? 0 : first / fs, last);
     inode.last_writeback_failed.store(!written);
-    if (written && first == 0 && end == ~std::uint64_t{0}) inode.kept_without_reserve.store(false);
+    if (written && first == 0 && end == ~std::uint64_t{0}) inode.has_unreserved_data.store(false);
     if (written) return {};
     // What has no space is still dirty, and its own sync tells as long as that is so.
     if (written.error().code == ENOSPC) return fail(ENOSPC, "inode {}: {}", inode.number(), written.error().what);
@@ -126,13 +126,13 @@ Result<void> write_back(Inode& inode, std::uint64_t first, std::uint64_t end) {
     return fail(written.error().code, "inode {}: {}", inode.number(), written.error().what);
 }
 
-Result<void> make_room_for_dirty(Inode& inode) {
+Result<void> balance_dirty(Inode& inode) {
     constexpr int most_files = 64;
     PageCache& cache = inode.pages().cache();
-    if (cache.dirty() > cache.background_limit()) cache.wake_flusher();
-    if (cache.dirty() <= cache.dirty_limit()) return {};
+    if (cache.dirty_bytes() > cache.background_limit()) cache.wake_flusher();
+    if (cache.dirty_bytes() <= cache.dirty_limit()) return {};
     TRY(write_back(inode));
-    for (int n = 0; n < most_files && cache.dirty() > cache.dirty_limit(); ++n) {
+    for (int n = 0; n < most_files && cache.dirty_bytes() > cache.dirty_limit(); ++n) {
         const std::optional<std::uint64_t> number = cache.next_dirty_file();
         if (!number) return {};
         const InodeRef other = inode.table().find(InodeNr(*number));

@@ -41,89 +41,89 @@ public:
     WritebackPass(Inode& inode, std::uint64_t first, std::uint64_t end, Sweep sweep);
 
     // Bytes before this are on their way or there, as they were in some moment since the pass began.
-    std::uint64_t swept() const { return swept_; }
+    std::uint64_t scanned_bytes() const { return scanned_bytes_; }
     // Inline contents had to leave the inode: they are dirty, and another pass writes them.
-    bool left_inline() const { return left_inline_; }
+    bool converted_inline() const { return converted_inline_; }
     // What was left is dirty, and may be written to its place after await_left(), by another pass.
-    bool left_some() const { return left_some_; }
-    Result<void> await_left();
+    bool has_deferred() const { return has_deferred_; }
+    Result<void> wait_for_deferred();
     // Why some blocks are as dirty as they were, if that is for want of space.
-    const std::optional<Error>& lacking() const { return lacking_; }
+    const std::optional<Error>& space_error() const { return space_error_; }
 
     // True when there was something to do.
-    Result<bool> batch();
+    Result<bool> write_batch();
 
 private:
     struct Item {
         Folio* folio;
         BlockMask blocks;
-        BlockMask left = 0;
+        BlockMask deferred = 0;
         bool failed = false;
     };
     struct Segment {
         std::uint64_t first;  // logical block
         std::uint64_t count;
-        Place place;
+        BlockState state;
         BlockNr block;
         std::size_t item;  // of its first block
         Result<void> result{};
-        BlockSwap* swap = nullptr;          // one block, which goes there
+        OutOfPlaceWrite* relocation = nullptr;          // one block, which goes there
         bool logged = false;                // one block, which goes through the log
-        bool left = false;                  // for the next sweep
+        bool deferred = false;                  // for the next sweep
         std::vector<std::byte> contents{};  // of that
     };
     // Where memory runs out on the way, nobody waits for ever for what was to be written: it is dirty again.
     struct FailsUnlessFinished;
-    static constexpr std::uint64_t all_named = ~std::uint64_t{0};
+    static constexpr std::uint64_t all_mapped = ~std::uint64_t{0};
 
     void collect();
     std::optional<std::uint64_t> next_end(std::uint64_t from) const;
-    bool leaves_its_place(Place place, std::uint64_t end) const;
-    bool was_emptied(LogicalBlock at) const UEXT4_REQUIRES(inode_.map_lock);
-    Result<void> prepare_swaps();
-    Result<bool> goes_on_at(LogicalBlock at) const;
-    Result<Places::Goal> goal_for(LogicalBlock at);
-    Result<void> choose();
-    Result<void> choose_from(std::uint64_t logical, std::uint64_t count, std::size_t item)
+    bool needs_relocation(BlockState place, std::uint64_t end) const;
+    bool has_uncommitted_unmap(LogicalBlock at) const UEXT4_REQUIRES(inode_.map_lock);
+    Result<void> prepare_relocations();
+    Result<bool> is_followed_by_data(LogicalBlock at) const;
+    Result<ExtentStatusTree::AllocationGoal> goal_for(LogicalBlock at);
+    Result<void> plan();
+    Result<void> plan_range(std::uint64_t logical, std::uint64_t count, std::size_t item)
         UEXT4_REQUIRES(inode_.map_lock);
-    Result<void> choose_granted(Segment& s);
-    void choose_swap(Segment& s);
-    void choose_logged(Segment& s) UEXT4_REQUIRES(inode_.map_lock);
-    void choose_home() UEXT4_REQUIRES(inode_.map_lock);
-    bool is_in_its_place(const Segment& s) const;
-    bool may_leave(const Segment& s) const UEXT4_REQUIRES(inode_.map_lock);
-    Result<void> leave_shifted();
-    Result<void> await_images_of_emptied();
-    void note_left(const Segment& s);
-    Result<void> leave_without_space(Segment s, const Error& why);
-    Result<void> promise_some(std::uint64_t logical, std::uint64_t count);
+    Result<void> plan_allocated(Segment& s);
+    void plan_out_of_place(Segment& s);
+    void plan_logged(Segment& s) UEXT4_REQUIRES(inode_.map_lock);
+    void plan_in_place() UEXT4_REQUIRES(inode_.map_lock);
+    bool is_in_place(const Segment& s) const;
+    bool may_defer(const Segment& s) const UEXT4_REQUIRES(inode_.map_lock);
+    Result<void> defer_shifted();
+    Result<void> wait_for_images_of_unmapped();
+    void note_deferred(const Segment& s);
+    Result<void> defer_for_space(Segment s, const Error& why);
+    Result<void> reserve_some(std::uint64_t logical, std::uint64_t count);
     bool is_dirty(std::uint64_t logical) const;
     bool extends_last(std::uint64_t logical) const;
     std::uint64_t run_length(std::size_t item, std::uint64_t slot) const;
     std::byte* data_of(std::uint64_t logical, std::size_t item) const;
 
     void write(Segment& s);
-    void write_swap(Segment& s);
+    void write_out_of_place(Segment& s);
     Result<void> write_at(const Segment& s, BlockNr block);
     void retry_elsewhere();
-    void retry_grant(Segment& s, std::vector<Segment>& again);
-    void retry_moved(Segment& s);
-    void hold_back_behind_failures();
+    void retry_allocation(Segment& s, std::vector<Segment>& again);
+    void retry_out_of_place(Segment& s);
+    void limit_size_to_written();
     void mark_failed(const Segment& s);
 
-    std::uint64_t size_with(std::uint64_t unnamed) const;
-    Result<void> name();
+    std::uint64_t size_before(std::uint64_t unnamed) const;
+    Result<void> map();
     LogicalBlock mark_written();
-    Result<void> name_segment(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits);
-    Result<void> name_run(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits);
-    Result<void> make_room(Handle& handle, unsigned credits);
-    Result<void> swap_unwritten(Handle& handle, const Segment& s, unsigned credits);
-    Result<void> name_swap(Handle& handle, const Segment& s, unsigned credits);
+    Result<void> map_segment(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits);
+    Result<void> map_run(Handle& handle, const Segment& s, LogicalBlock reach, unsigned credits);
+    Result<void> ensure_credits(Handle& handle, unsigned credits);
+    Result<void> relocate_unwritten(Handle& handle, const Segment& s, unsigned credits);
+    Result<void> map_out_of_place(Handle& handle, const Segment& s, unsigned credits);
     static bool is_converted(const Segment& s);
-    Result<void> log(Handle& handle, const Segment& s, unsigned credits);
-    void forget_logged(Handle& handle, const Segment& s);
-    Result<void> set_size_with(Handle& handle, const Segment& s) UEXT4_REQUIRES(inode_.map_lock);
-    Result<void> name_inline(Handle& handle, const Segment& s);
+    Result<void> log_segment(Handle& handle, const Segment& s, unsigned credits);
+    void revoke_logged(Handle& handle, const Segment& s);
+    Result<void> store_size_after(Handle& handle, const Segment& s) UEXT4_REQUIRES(inode_.map_lock);
+    Result<void> store_inline(Handle& handle, const Segment& s);
     void finish(bool all_failed);
 
     Inode& inode_;
@@ -131,22 +131,22 @@ private:
     const std::uint64_t fs_, bs_;
     std::uint64_t next_, end_;
     const Sweep sweep_;
-    bool left_inline_ = false;
-    bool left_some_ = false;
-    Tid left_for_home_ = 0;  // the newest transaction that has an image of any of it
-    std::uint64_t swept_ = 0;
+    bool converted_inline_ = false;
+    bool has_deferred_ = false;
+    Tid deferred_image_tid_ = 0;  // the newest transaction that has an image of any of it
+    std::uint64_t scanned_bytes_ = 0;
     // Where the file ended in a folio that was taken. What it has grown by since is in that folio as well, which this
     // pass does not see again: it ends there.
-    std::uint64_t edge_ = ~std::uint64_t{0};
+    std::uint64_t end_at_scan_ = ~std::uint64_t{0};
     // Where the first failure beyond the size on disk is: of this batch, or for want of space of any.
-    std::uint64_t reach_ = ~std::uint64_t{0};
-    std::optional<Error> lacking_;
+    std::uint64_t first_failure_ = ~std::uint64_t{0};
+    std::optional<Error> space_error_;
     std::vector<Item> items_;
-    std::vector<BlockSwap> swaps_;
-    std::vector<LogicalBlock> ends_;  // which have to leave their place, and find no other
+    std::vector<OutOfPlaceWrite> relocations_;
+    std::vector<LogicalBlock> eof_blocks_to_log_;  // which have to leave their place, and find no other
     unsigned logged_ = 0;             // segments that go through the log
-    bool waits_for_home_ = false;     // what is written in its place may have an image in the log
-    Tid home_ = 0;                    // or has one of a durable transaction, this one or an older
+    bool waits_for_checkpoint_ = false;     // what is written in its place may have an image in the log
+    Tid image_tid_ = 0;                    // or has one of a durable transaction, this one or an older
     std::vector<Segment> segments_;
 };
 

@@ -4,9 +4,9 @@
 
 namespace uext4 {
 
-bool owns(const Inode& inode, const Credentials& who) { return who.uid == inode.uid() || who.capabilities.fowner; }
+bool is_owner_or_capable(const Inode& inode, const Credentials& who) { return who.uid == inode.uid() || who.capabilities.fowner; }
 
-bool is_privileged(const FsContext& fs, const Credentials& who) {
+bool may_use_reserved_blocks(const FsContext& fs, const Credentials& who) {
     return who.capabilities.sys_resource || who.uid == fs.options.reserved_uid ||
            (fs.options.reserved_gid != 0 && who.in_group(static_cast<gid_t>(fs.options.reserved_gid)));
 }
@@ -40,7 +40,7 @@ bool acl_grants(const format::Acl& acl, const Inode& inode, const Credentials& w
 
 }  // namespace
 
-Result<void> may_access(Inode& inode, const Credentials& who, int mask) {
+Result<void> check_access(Inode& inode, const Credentials& who, int mask) {
     const std::uint16_t mode = inode.mode();
     if (mask & access_write) {
         if (inode.fs().read_only.load() && (S_ISREG(mode) || S_ISDIR(mode) || S_ISLNK(mode)))

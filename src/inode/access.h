@@ -35,10 +35,10 @@ struct Credentials {
 inline constexpr int access_execute = 1, access_write = 2, access_read = 4;
 
 // EACCES unless mode or ACL grant all of `mask`; EPERM for writing an immutable inode. Takes map_lock.
-Result<void> may_access(Inode& inode, const Credentials& who, int mask);
+Result<void> check_access(Inode& inode, const Credentials& who, int mask);
 // The file's owner, or somebody with CAP_FOWNER.
-bool owns(const Inode& inode, const Credentials& who);
+bool is_owner_or_capable(const Inode& inode, const Credentials& who);
 // May use what is reserved for root, and acts with root's rights on names.
-bool is_privileged(const FsContext& fs, const Credentials& who);
+bool may_use_reserved_blocks(const FsContext& fs, const Credentials& who);
 
 }  // namespace uext4

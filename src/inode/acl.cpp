@@ -59,7 +59,7 @@ Result<void> inherit_acl(Handle& handle, Inode& directory, Inode& fresh, const C
         fresh.set_mode(static_cast<std::uint16_t>(fresh.mode() & ~(who.umask & 0777)));
         return fresh.store(handle);
     }
-    const bool may_use_reserve = is_privileged(fresh.fs(), who);
+    const bool may_use_reserve = may_use_reserved_blocks(fresh.fs(), who);
     if (fresh.is_directory())
         TRY(set_xattr_raw(handle, fresh, attribute_of(AclKind::default_), format::encode_disk_acl(*acl),
                           XattrMode::either, may_use_reserve));
@@ -85,7 +85,7 @@ unsigned chmod_acl_credits(Inode& inode) {
     return acl && *acl ? xattr_credits(inode, format::encode_disk_acl(**acl).size()) : 0;
 }
 
-Result<void> chmod_acl(Handle& handle, Inode& inode) {
+Result<void> update_acl_for_chmod(Handle& handle, Inode& inode) {
     std::optional<format::Acl> acl = TRY(get_acl(inode, AclKind::access));
     if (!acl) return {};
     format::apply_mode_to_acl(*acl, inode.mode());

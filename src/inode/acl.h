@@ -23,7 +23,7 @@ Result<void> set_acl(Handle& handle, Inode& inode, AclKind kind, format::Acl acl
 Result<void> inherit_acl(Handle& handle, Inode& directory, Inode& fresh, const Credentials& who);
 unsigned acl_inherit_credits(Inode& directory);
 // chmod: the access ACL follows the mode. The mode is set already.
-Result<void> chmod_acl(Handle& handle, Inode& inode);
+Result<void> update_acl_for_chmod(Handle& handle, Inode& inode);
 unsigned chmod_acl_credits(Inode& inode);
 
 }  // namespace uext4

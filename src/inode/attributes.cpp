@@ -43,7 +43,7 @@ format::Timestamp settable(const Inode& inode, format::Timestamp time) {
 }
 
 Result<void> may_change(Inode& inode, const AttributeChange& c, const Credentials& who) {
-    const bool owner = owns(inode, who);
+    const bool owner = is_owner_or_capable(inode, who);
     if (c.mode && !owner) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
     if (c.uid && *c.uid != inode.uid() && !who.capabilities.chown)
         return fail(EPERM, "inode {}: its owner cannot be changed", inode.number());
@@ -54,27 +54,27 @@ Result<void> may_change(Inode& inode, const AttributeChange& c, const Credential
         return fail(EPERM, "inode {}: its group cannot be changed to {}", inode.number(), *c.gid);
     // A chown that takes set-id bits changes the mode.
     const bool set_gid = (inode.mode() & S_ISGID) && ((inode.mode() & S_IXGRP) || !who.in_group(inode.gid()));
-    if (c.owner_asked && !inode.is_directory() && ((inode.mode() & S_ISUID) || set_gid) && !owner)
+    if (c.is_chown && !inode.is_directory() && ((inode.mode() & S_ISUID) || set_gid) && !owner)
         return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
     const bool both_now = c.atime && c.atime_now && c.mtime && c.mtime_now;
     if ((c.atime || c.mtime) && !both_now && !owner)
         return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
-    if (both_now && !owner) TRY(may_access(inode, who, access_write));
+    if (both_now && !owner) TRY(check_access(inode, who, access_write));
     return {};
 }
 
 }  // namespace
 
-Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Credentials& who, bool check) {
+Result<void> set_attributes(Inode& inode, const AttributeChange& c, const Credentials& who, bool check) {
     namespace f = format::inode_flag;
     // Both times together, as touch does: one of them alone is a change like any other.
     const bool both_now = c.atime && c.atime_now && c.mtime && c.mtime_now;
     const bool only_now = !c.mode && !c.uid && !c.gid && (both_now || (!c.atime && !c.mtime));
-    if (!c.of_earlier_write && (inode.has_flag(f::immutable) || (inode.has_flag(f::append) && !only_now)))
+    if (!c.is_deferred_write_time && (inode.has_flag(f::immutable) || (inode.has_flag(f::append) && !only_now)))
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
     if (check) TRY(may_change(inode, c, who));
     const bool changes_mode = c.mode.has_value();
-    const bool owner = c.uid || c.gid || c.owner_asked;
+    const bool owner = c.uid || c.gid || c.is_chown;
     auto set_times = [&] {
         const format::Timestamp now = current_time(inode.fs());
         if (c.atime) inode.set_atime(c.atime_now ? now : settable(inode, *c.atime));
@@ -98,7 +98,7 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
     if (loses_capability) TRY(remove_xattr_raw(handle, inode, capability, true));
     {
         MutexLock guard(inode.map_lock);
-        TRY(inode.join(handle));  // what cannot be stored is met before it changes
+        TRY(inode.get_write_access(handle));  // what cannot be stored is met before it changes
         std::uint16_t mode = inode.mode();
         if (owner) {
             const bool in_group = who.in_group(inode.gid());
@@ -106,7 +106,7 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
             if (!inode.is_directory()) {
                 mode &= static_cast<std::uint16_t>(~S_ISUID);
                 if (mode & S_IXGRP) mode &= static_cast<std::uint16_t>(~S_ISGID);
-                else if ((check || c.asker_counts) && !who.capabilities.fsetid && !in_group)
+                else if ((check || c.checks_setgid) && !who.capabilities.fsetid && !in_group)
                     mode &= static_cast<std::uint16_t>(~S_ISGID);
             }
         }
@@ -119,19 +119,19 @@ Result<void> change_attributes(Inode& inode, const AttributeChange& c, const Cre
         set_times();
         TRY(inode.store(handle, c.mode || c.uid || c.gid));
     }
-    if (changes_mode && inode.fs().options.acl && !inode.is_symlink()) return chmod_acl(handle, inode);
+    if (changes_mode && inode.fs().options.acl && !inode.is_symlink()) return update_acl_for_chmod(handle, inode);
     return {};
 }
 
-Result<void> remove_privileges(Inode& inode, const Credentials& who) {
-    if (!inode.is_regular() || inode.unprivileged.load(std::memory_order_relaxed)) return {};
+Result<void> remove_suid(Inode& inode, const Credentials& who) {
+    if (!inode.is_regular() || inode.nosec.load(std::memory_order_relaxed)) return {};
     const std::uint16_t mode = inode.mode();
     // Without the group's right to execute the bit once meant mandatory locks; the group may keep it.
     const bool set_gid = (mode & S_ISGID) && ((mode & S_IXGRP) || !who.in_group(inode.gid())),
                set_id = (mode & S_ISUID) || set_gid;
     const bool capable = TRY(has_capability(inode));
     if (!set_id && !capable) {
-        if (!(mode & S_ISGID)) inode.unprivileged.store(true, std::memory_order_relaxed);
+        if (!(mode & S_ISGID)) inode.nosec.store(true, std::memory_order_relaxed);
         return {};
     }
     if (who.capabilities.fsetid && !capable) return {};
@@ -146,16 +146,16 @@ Result<void> remove_privileges(Inode& inode, const Credentials& who) {
     return inode.store(handle);
 }
 
-std::uint32_t visible_flags(const Inode& inode) {
+std::uint32_t get_user_flags(const Inode& inode) {
     namespace f = format::inode_flag;
-    return inode.flags() & (user_settable_flags | user_given_flags | f::extents | f::casefold);
+    return inode.flags() & (user_settable_flags | user_ignored_flags | f::extents | f::casefold);
 }
 
-Result<void> change_flags(Inode& inode, std::uint32_t wanted, const Credentials& who, bool check) {
+Result<void> set_user_flags(Inode& inode, std::uint32_t wanted, const Credentials& who, bool check) {
     namespace f = format::inode_flag;
     const std::uint32_t old = inode.flags();
-    if (check && !owns(inode, who)) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
-    const std::uint32_t known = user_settable_flags | user_given_flags | f::extents | (old & f::casefold);
+    if (check && !is_owner_or_capable(inode, who)) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
+    const std::uint32_t known = user_settable_flags | user_ignored_flags | f::extents | (old & f::casefold);
     if (wanted & ~known) return fail(EOPNOTSUPP, "flags {:#x} cannot be set", wanted & ~known);
     if (old & ~wanted & f::casefold) return fail(EOPNOTSUPP, "the flag F cannot be taken away");
     if (((wanted ^ old) & (f::immutable | f::append)) && check && !who.capabilities.linux_immutable)

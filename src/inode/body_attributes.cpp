@@ -16,23 +16,23 @@ std::size_t area_offset(Inode& inode) {
 
 }  // namespace
 
-Bytes body_area(Inode& inode) {
+Bytes inode_xattr_area(Inode& inode) {
     const std::size_t at = area_offset(inode);
     const Bytes raw = inode.raw();
     if (at + magic_size + 8 > raw.size()) return {};
     return raw.subspan(at + magic_size);
 }
 
-Result<std::vector<format::XattrItem>> parse_body(Inode& inode) {
-    const Bytes area = body_area(inode);
+Result<std::vector<format::XattrItem>> parse_inode_xattrs(Inode& inode) {
+    const Bytes area = inode_xattr_area(inode);
     if (area.empty() || view_as<Le32>(ConstBytes(inode.raw()), area_offset(inode)) != format::xattr_magic)
         return std::vector<format::XattrItem>();
-    return reported(inode.fs(), format::parse_xattrs(area, 0, fmt::format("inode {}: attributes", inode.number())));
+    return with_report(inode.fs(), format::parse_xattrs(area, 0, fmt::format("inode {}: attributes", inode.number())));
 }
 
-Result<std::vector<format::XattrToStore>> copy_body(Inode& inode) {
+Result<std::vector<format::XattrToStore>> copy_inode_xattrs(Inode& inode) {
     std::vector<format::XattrToStore> out;
-    for (const auto& item : TRY(parse_body(inode)))
+    for (const auto& item : TRY(parse_inode_xattrs(inode)))
         out.push_back({item.index,
                        std::string(item.name),
                        {item.value.begin(), item.value.end()},
@@ -43,8 +43,8 @@ Result<std::vector<format::XattrToStore>> copy_body(Inode& inode) {
     return out;
 }
 
-bool store_body(Inode& inode, std::vector<format::XattrToStore>& items) {
-    const Bytes area = body_area(inode);
+bool store_inode_xattrs(Inode& inode, std::vector<format::XattrToStore>& items) {
+    const Bytes area = inode_xattr_area(inode);
     if (area.empty()) return items.empty();
     // Entries in inodes carry no hash, except those whose value is an inode: their hash is kept as it is.
     std::vector<std::byte> scratch(area.size());

@@ -41,27 +41,27 @@ struct FsContext {
     PageCache& pages;
     FsOptions options;
     std::function<void(const std::string&)> log;        // one sentence, for the operator
-    std::function<void(const Error&)> corruption;       // EUCLEAN was met: errors= policy
+    std::function<void(const Error&)> corruption_callback;       // EUCLEAN was met: errors= policy
     std::atomic<bool> read_only{false};                 // by option, or after an abort
-    std::atomic<std::uint64_t> inode_bytes{0};          // memory of all inodes there are, about
+    std::atomic<std::uint64_t> inode_memory{0};          // memory of all inodes there are, about
     std::atomic<std::int64_t> times_pending{0};         // inodes whose times are to be stored
     std::uint64_t super_offset = format::super_offset;  // of the superblock that is used: a backup, when asked for
     // Features it got since it was opened (late_features.h); `geometry` has those from before.
-    std::atomic<std::uint32_t> late_compat{0}, late_ro_compat{0};
-    LoggedBlocks logged_blocks{journal};
+    std::atomic<std::uint32_t> added_compat{0}, added_ro_compat{0};
+    LoggedDataBlocks logged_data_blocks{journal};
 
     std::uint32_t block_size() const { return geometry.block_size; }
 };
 
 // An error passes through here on its way out: damage is told to the file system.
-inline Error report(const FsContext& fs, Error error) {
-    if (error.code == EUCLEAN && fs.corruption) fs.corruption(error);
+inline Error report_corruption(const FsContext& fs, Error error) {
+    if (error.code == EUCLEAN && fs.corruption_callback) fs.corruption_callback(error);
     return error;
 }
 
 template <class T>
-Result<T> reported(const FsContext& fs, Result<T> result) {
-    if (!result) result.error() = report(fs, std::move(result.error()));
+Result<T> with_report(const FsContext& fs, Result<T> result) {
+    if (!result) result.error() = report_corruption(fs, std::move(result.error()));
     return result;
 }
 

@@ -20,9 +20,9 @@ TEST_P(Eviction, EachIsLookedAtOnceToBeEvicted) {
     volume.reopen();
     volume.table().set_limit(limit);
     const auto steps = [&](const std::function<void(std::size_t)>& use) {
-        const std::uint64_t before = volume.table().looked_at();
+        const std::uint64_t before = volume.table().scanned_inodes();
         for (std::size_t i = 0; i < many; ++i) use(i);
-        return volume.table().looked_at() - before;
+        return volume.table().scanned_inodes() - before;
     };
     // Their times wait; nobody stores them.
     EXPECT_EQ(steps([&](std::size_t i) {
@@ -32,28 +32,28 @@ TEST_P(Eviction, EachIsLookedAtOnceToBeEvicted) {
                   file->note_times_pending();
               }),
               0u);
-    EXPECT_TRUE(volume.table().has_crowd(InodeTable::Crowd::waits_for_times));
+    EXPECT_TRUE(volume.table().has_excess(InodeTable::Excess::times_pending));
     // They are stored, and wait for a commit.
     EXPECT_LE(steps([&](std::size_t) {
-                  for (InodeRef& file : volume.table().waiting_for_times(64)) {
+                  for (InodeRef& file : volume.table().oldest_times_pending(64)) {
                       Handle handle = volume.start();
                       MutexLock map(file->map_lock);
                       expect_ok(file->store(handle, false));
                   }
               }),
               many);
-    EXPECT_FALSE(volume.table().has_crowd(InodeTable::Crowd::waits_for_times));
+    EXPECT_FALSE(volume.table().has_excess(InodeTable::Excess::times_pending));
     EXPECT_LE(steps([&](std::size_t i) { volume.get(numbers[i]); }), many);
     expect_ok(volume.journal().commit_all());
-    EXPECT_LE(steps([&](std::size_t) { volume.table().shrink(); }), many);
+    EXPECT_LE(steps([&](std::size_t) { volume.table().shrink_to_limit(); }), many);
     const auto in_memory = [&] {
         return std::ranges::count_if(numbers, [&](InodeNr n) { return bool(volume.table().find(n)); });
     };
     EXPECT_LE(in_memory(), static_cast<std::ptrdiff_t>(limit));
     // They have folios, for which get() does not wait.
     EXPECT_LE(steps([&](std::size_t i) { ASSERT_TRUE(volume.get(numbers[i])->pages().lock(0, true)); }), 2 * many);
-    EXPECT_TRUE(volume.table().has_crowd(InodeTable::Crowd::cached));
-    EXPECT_LE(steps([&](std::size_t) { volume.table().shrink(); }), many);
+    EXPECT_TRUE(volume.table().has_excess(InodeTable::Excess::cached));
+    EXPECT_LE(steps([&](std::size_t) { volume.table().shrink_to_limit(); }), many);
     EXPECT_LE(in_memory(), static_cast<std::ptrdiff_t>(limit));
 }
 
@@ -88,12 +88,12 @@ TEST_P(Eviction, NothingIsEvictedBeforeItIsDurable) {
                 InodeRef kept = volume.table().find(n);
                 ASSERT_TRUE(kept) << n.value;
                 const MutexLock map(kept->map_lock);
-                EXPECT_FALSE(volume.journal().durable(kept->last_tid())) << n.value;
+                EXPECT_FALSE(volume.journal().is_durable(kept->last_tid())) << n.value;
             }
-            volume.table().shrink();
+            volume.table().shrink_to_limit();
             for (InodeNr n : changed) EXPECT_TRUE(volume.table().find(n)) << n.value;
             expect_ok(volume.journal().commit_all());
-            volume.table().shrink();
+            volume.table().shrink_to_limit();
             for (InodeNr n : changed) EXPECT_FALSE(volume.table().find(n)) << n.value;
             changed.clear();
         }
@@ -114,7 +114,7 @@ TEST_P(Eviction, NothingIsEvictedBeforeItIsDurable) {
         expect_ok(file->store(handle));
     }
     expect_ok(volume.journal().commit_all());
-    volume.table().shrink();
+    volume.table().shrink_to_limit();
     for (InodeNr n : numbers) EXPECT_FALSE(volume.table().find(n)) << n.value;
 }
 

@@ -28,20 +28,20 @@ Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::
       raw_(with_all_fields(std::move(raw))),
       flags_(disk().flags),
       size_(disk_size()),
-      sizes_after_cut_(size_),
-      map_(MapContext{fs.buffers, fs.allocator}, *this),
-      places_(*this),
+      sizes_after_crash_(size_),
+      map_(MapEnvironment{fs.buffers, fs.allocator}, *this),
+      extent_status_(*this),
       pages_(fs.pages, number.value) {
-    call.set_inode(number.value);
+    call_lock.set_inode(number.value);
     map_lock.set_inode(number.value);
     flush_lock.set_inode(number.value);
     has_links_.store(disk().links_count != 0, std::memory_order_release);
-    fs_.inode_bytes.fetch_add(in_memory, std::memory_order_relaxed);
+    fs_.inode_memory.fetch_add(in_memory, std::memory_order_relaxed);
 }
 
 Inode::~Inode() {
     set_times_pending(false);
-    fs_.inode_bytes.fetch_sub(in_memory, std::memory_order_relaxed);
+    fs_.inode_memory.fetch_sub(in_memory, std::memory_order_relaxed);
 }
 
 const format::InodeDisk& Inode::disk() const { return view_as<format::InodeDisk>(ConstBytes(raw_)); }
@@ -68,7 +68,7 @@ bool Inode::will_use_extents() const {
 }
 void Inode::set_mode(std::uint16_t mode) {
     disk().mode = mode;
-    unprivileged.store(false, std::memory_order_relaxed);
+    nosec.store(false, std::memory_order_relaxed);
 }
 void Inode::set_links(std::uint32_t links) {
     disk().links_count = static_cast<std::uint16_t>(links);
@@ -157,7 +157,7 @@ void Inode::fill_stat(struct stat& out) {
     out.st_rdev = device_number();
     out.st_size = is_directory() && links() == 0 ? 0 : static_cast<off_t>(size_);  // nothing can be in it any more
     out.st_blksize = fs_.block_size();
-    const std::uint64_t promised = places_.promised_sectors();
+    const std::uint64_t promised = extent_status_.pending_sectors();
     out.st_blocks = static_cast<blkcnt_t>(block_count_512() + promised);
     // Bytes that live in the inode count as sectors, as Linux counts them: programs take a file without any for a hole.
     // Once they have outgrown it, their blocks are promised.
@@ -177,47 +177,47 @@ void Inode::set_size(std::uint64_t size) {
 std::uint64_t Inode::disk_size() const { return format::inode_size_bytes(fs_.geometry, disk()); }
 void Inode::set_disk_size(std::uint64_t size) { format::set_inode_size_bytes(disk(), size); }
 
-std::optional<std::uint64_t> Inode::end_after_cut(std::uint64_t from) {
+std::optional<std::uint64_t> Inode::size_after_crash(std::uint64_t from) {
     if (!fs_.journal.has_log()) return std::nullopt;
-    return sizes_after_cut_.next_within_block(from, fs_.block_size(), fs_.journal);
+    return sizes_after_crash_.smallest_within_block(from, fs_.block_size(), fs_.journal);
 }
 
-Result<void> Inode::forget_data(Handle& handle, BlockNr first, std::uint64_t count) const {
-    if (!journals_data()) return fs_.logged_blocks.forget(handle, first, count);
-    for (std::uint64_t i = 0; i < count; ++i) TRY(handle.forget(first + i));
+Result<void> Inode::revoke_data(Handle& handle, BlockNr first, std::uint64_t count) const {
+    if (!has_journaled_data()) return fs_.logged_data_blocks.revoke(handle, first, count);
+    for (std::uint64_t i = 0; i < count; ++i) TRY(handle.revoke(first + i));
     return {};
 }
 
-bool Inode::data_in_journal() const {
+bool Inode::journals_data() const {
     return is_regular() && fs_.journal.has_log() &&
            (fs_.options.data_journal || has_flag(format::inode_flag::journal_data)) &&
            !has_flag(format::inode_flag::ea_inode);
 }
 
-Result<BufferRef> Inode::read_table() {
+Result<BufferRef> Inode::read_inode_table_block() {
     // Asked for once: who has joined the inode's block to the transaction stores it without reading anything.
-    if (!place_) place_ = TRY(fs_.allocator.place_of(number_));
-    return fs_.buffers.read(place_->block, "inode table");
+    if (!location_) location_ = TRY(fs_.allocator.locate_inode(number_));
+    return fs_.buffers.read(location_->block, "inode table");
 }
 
-Result<BufferRef> Inode::join_table(Handle& handle) {
-    BufferRef buffer = TRY(read_table());
-    TRY(handle.write_access(buffer));
+Result<BufferRef> Inode::get_table_write_access(Handle& handle) {
+    BufferRef buffer = TRY(read_inode_table_block());
+    TRY(handle.get_write_access(buffer));
     return buffer;
 }
 
-Result<void> Inode::join(Handle& handle) {
-    TRY(join_table(handle));
+Result<void> Inode::get_write_access(Handle& handle) {
+    TRY(get_table_write_access(handle));
     return {};
 }
 
-Result<BufferRef> Inode::join_to_store(Handle& handle) {
-    if (disk_size() > largest_small_file) TRY(need_large_file(fs_, handle));
-    return join_table(handle);
+Result<BufferRef> Inode::get_store_access(Handle& handle) {
+    if (disk_size() > max_small_file_size) TRY(enable_large_file(fs_, handle));
+    return get_table_write_access(handle);
 }
 
 Result<void> Inode::store(Handle& handle, bool data) {
-    const Result<BufferRef> joined = join_to_store(handle);
+    const Result<BufferRef> joined = get_store_access(handle);
     if (!joined) {
         set_times_pending(true);
         unstored_ = unstored_ || data;
@@ -229,15 +229,15 @@ Result<void> Inode::store(Handle& handle, bool data) {
     {
         MutexLock guard(buffer->lock);
         buffer->set_kind(BlockKind::inode_table);
-        std::memcpy(buffer->data().data() + place_->offset, raw_.data(), raw_size_);
+        std::memcpy(buffer->data().data() + location_->offset, raw_.data(), raw_size_);
     }
     set_times_pending(false);
     note_tid(handle.tid(), data);
-    sizes_after_cut_.stored(disk_size(), handle.tid(), fs_.journal);
+    sizes_after_crash_.note_stored(disk_size(), handle.tid(), fs_.journal);
     return {};
 }
 
-Bytes Inode::map_root() { return Bytes(disk().block, sizeof disk().block); }
+Bytes Inode::i_block() { return Bytes(disk().block, sizeof disk().block); }
 
 Result<void> Inode::add_blocks(Handle& handle, std::int64_t fs_blocks) {
     const std::int64_t sectors = fs_blocks * static_cast<std::int64_t>(fs_.block_size() / 512);
@@ -247,20 +247,20 @@ Result<void> Inode::add_blocks(Handle& handle, std::int64_t fs_blocks) {
         return fail(EFBIG, "inode {}: {} sectors are too many without the feature huge_file", number_, now);
     format::set_inode_sectors(fs_.geometry, disk(), static_cast<std::uint64_t>(now));
     set_flags(disk().flags);  // perhaps the unit of the count has changed
-    if (counts_as_free_) count_as_free();
+    if (counts_as_deleting_) count_as_deleting();
     return store(handle);
 }
 
-void Inode::count_as_free() {
-    counts_as_free_ = true;
-    const std::uint64_t blocks = block_count_512() / (fs_.block_size() / 512) + places_.promised_blocks();
+void Inode::count_as_deleting() {
+    counts_as_deleting_ = true;
+    const std::uint64_t blocks = block_count_512() / (fs_.block_size() / 512) + extent_status_.reserved_blocks();
     const auto has = static_cast<std::int64_t>(blocks);
-    fs_.allocator.expect(has - std::exchange(expected_, has));
+    fs_.allocator.add_pending_free_blocks(has - std::exchange(deleting_blocks_, has));
 }
 
-void Inode::end_counting_as_free() {
-    counts_as_free_ = false;
-    fs_.allocator.expect(-std::exchange(expected_, 0));
+void Inode::end_counting_as_deleting() {
+    counts_as_deleting_ = false;
+    fs_.allocator.add_pending_free_blocks(-std::exchange(deleting_blocks_, 0));
 }
 
 // ---- references

@@ -36,7 +36,7 @@ namespace uext4 {
 class InodeSlot;
 class InodeTable;
 
-class Inode final : public MapOwner {
+class Inode final : public ExtentOwner {
 public:
     Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::byte> raw);
     ~Inode() override;
@@ -45,7 +45,7 @@ public:
     // A call that takes rw several times, touching the program's memory in between with nothing else held, keeps others
     // from the file: writes, truncate and fallocate exclusive, direct reads shared. Not on a mount, whose kernel does
     // it.
-    SharedMutex call{Rank::Call, "Inode::call"};
+    SharedMutex call_lock{Rank::Call, "Inode::call"};
     Mutex map_lock{Rank::Map, "Inode::map_lock"};
     Mutex flush_lock{Rank::Flush, "Inode::flush_lock"};  // one writeback pass at a time
 
@@ -100,24 +100,24 @@ public:
     // The least size behind byte `from`, and within a block, that the file may have on disk after a cut: what that
     // block gets in its place lies behind the end then. None without a log, as nothing is kept from a cut. map_lock
     // held.
-    std::optional<std::uint64_t> end_after_cut(std::uint64_t from);
+    std::optional<std::uint64_t> size_after_crash(std::uint64_t from);
     // Without the lock, for hints and unlocked readers; may be stale by the time it is used.
     std::uint64_t size_hint() const { return __atomic_load_n(&size_, __ATOMIC_ACQUIRE); }
 
-    Places& places() { return places_; }  // map_lock held for all its methods
+    ExtentStatusTree& extent_status() { return extent_status_; }  // map_lock held for all its methods
     BlockMap& map() { return map_; }      // map_lock held for all its methods
-    bool data_in_journal() const;         // data=journal, by option or flag `j` (regular files)
+    bool journals_data() const;         // data=journal, by option or flag `j` (regular files)
 
     // ---- storing. map_lock held.
     // Copies raw() with its checksum to the inode table under `handle` (one credit) and notes its tid. `data`: the
     // change matters to fdatasync (size, mapping). What it cannot store a later sync does.
     Result<void> store(Handle& handle, bool data = true);
     // store() has failed for what matters to fdatasync.
-    bool unstored() const { return unstored_; }
+    bool has_failed_store() const { return unstored_; }
     // The inode's block, and the superblock's if the size needs a feature.
     static constexpr unsigned store_credits() { return 2; }
     // The block of the table that it goes to. While somebody holds it, store() reads nothing.
-    Result<BufferRef> read_table();
+    Result<BufferRef> read_inode_table_block();
     void note_times_pending() { set_times_pending(true); }
     bool times_pending() const { return times_pending_; }
     Tid last_tid() const { return last_tid_; }
@@ -126,60 +126,60 @@ public:
         if (tid > last_tid_) last_tid_ = tid;
         if (data && tid > data_tid_) data_tid_ = tid;
     }
-    const MovedPlaces& moved() const { return moved_; }
-    void note_shift(Tid tid) { moved_.note_shift(tid); }
-    void note_emptied(Tid tid, LogicalBlock first, LogicalBlock end) {
-        moved_.note_emptied(tid, first, end, fs_.journal);
+    const UncommittedMoves& uncommitted_moves() const { return uncommitted_moves_; }
+    void note_uncommitted_shift(Tid tid) { uncommitted_moves_.note_shift(tid); }
+    void note_uncommitted_unmap(Tid tid, LogicalBlock first, LogicalBlock end) {
+        uncommitted_moves_.note_unmap(tid, first, end, fs_.journal);
     }
 
     // It is being deleted: what it has counts as free from now on, and is looked at again as it goes. map_lock held.
-    void count_as_free();
-    void end_counting_as_free();
+    void count_as_deleting();
+    void end_counting_as_deleting();
 
     // ---- MapOwner (map_lock held)
     bool uses_extents() const override;
     // Its blocks are, or will be once it leaves the inode, an extent tree's.
     bool will_use_extents() const;
     // Directory blocks and attribute values are written as metadata.
-    bool journals_data() const override {
-        return data_in_journal() || !is_regular() || has_flag(format::inode_flag::ea_inode);
+    bool has_journaled_data() const override {
+        return journals_data() || !is_regular() || has_flag(format::inode_flag::ea_inode);
     }
-    Result<void> forget_data(Handle& handle, BlockNr first, std::uint64_t count) const override;
-    Bytes map_root() override;
-    Result<void> join(Handle& handle) override;
-    Result<void> map_root_changed(Handle& handle) override { return store(handle); }
+    Result<void> revoke_data(Handle& handle, BlockNr first, std::uint64_t count) const override;
+    Bytes i_block() override;
+    Result<void> get_write_access(Handle& handle) override;
+    Result<void> store_i_block(Handle& handle) override { return store(handle); }
     Result<void> add_blocks(Handle& handle, std::int64_t fs_blocks) override;
-    void met_damage(const Error& error) const override { (void)report(fs_, error); }
+    void note_corruption(const Error& error) const override { (void)report_corruption(fs_, error); }
 
     // ---- errors of writeback that an fsync must report: per-open cursors compare this counter.
     std::atomic<std::uint64_t> writeback_errors{0};
     std::atomic<int> writeback_error{0};  // the newest errno
     std::atomic<bool> last_writeback_failed{false};
-    std::atomic<bool> kept_without_reserve{false};  // what has no space is not to get the blocks reserved for root
-    std::atomic<bool> tail_is_clear{false};         // behind the end of the file its last block has zeros on the device
+    std::atomic<bool> has_unreserved_data{false};  // what has no space is not to get the blocks reserved for root
+    std::atomic<bool> eof_block_is_zeroed{false};         // behind the end of the file its last block has zeros on the device
     // A truncation has failed behind its new size: blocks behind the end hold what was cut off. Changed under rw.
-    std::atomic<bool> cut_unfinished{false};
+    std::atomic<bool> truncate_incomplete{false};
     // How often dirty blocks began to leave the cache, or a transaction got what took them away (TakesFromCache).
-    std::atomic<std::uint64_t> takes_from_cache{0};
+    std::atomic<std::uint64_t> discard_sequence{0};
     std::atomic<bool> replace_on_close{false};  // truncated to 0: flush at last close (auto_da_alloc)
     std::atomic<std::uint32_t> open_files{0};
     std::atomic<bool> deleted{false};  // its number was freed; operations answer ESTALE
-    std::atomic<bool> unnamed{false};  // made without a name (O_TMPFILE): may be linked
+    std::atomic<bool> is_tmpfile{false};  // made without a name (O_TMPFILE): may be linked
     // A write has nothing to take away: no set-id bits, no security.capability (remove_privileges() found none).
     // Cleared by whoever may bring them.
-    std::atomic<bool> unprivileged{false};
-    ReadStreams readers;
+    std::atomic<bool> nosec{false};
+    ReadaheadState readahead;
     // Of a file that ended within a block and grew: near which the last block is kept until it is full. flush_lock
     // held.
-    BlockNr end_kept_at;
+    BlockNr eof_block_goal;
 
 private:
     void set_times_pending(bool pending) {
         if (std::exchange(times_pending_, pending) == pending) return;
         fs_.times_pending.fetch_add(pending ? 1 : -1, std::memory_order_relaxed);
     }
-    Result<BufferRef> join_table(Handle& handle);
-    Result<BufferRef> join_to_store(Handle& handle);
+    Result<BufferRef> get_table_write_access(Handle& handle);
+    Result<BufferRef> get_store_access(Handle& handle);
     friend class InodeTable;
     friend class InodeRef;
     FsContext& fs_;
@@ -192,15 +192,15 @@ private:
     std::uint64_t size_;
     std::atomic<bool> has_links_{false};
     bool times_pending_ = false, unstored_ = false;
-    std::optional<Allocator::InodePlace> place_;  // in the table; known when it was stored once
-    bool counts_as_free_ = false;
-    std::int64_t expected_ = 0;  // blocks that the allocator was told of then
+    std::optional<Allocator::InodeLocation> location_;  // in the table; known when it was stored once
+    bool counts_as_deleting_ = false;
+    std::int64_t deleting_blocks_ = 0;  // blocks that the allocator was told of then
     Tid last_tid_ = 0, data_tid_ = 0;
-    MovedPlaces moved_;
-    SizesAfterCut sizes_after_cut_;
+    UncommittedMoves uncommitted_moves_;
+    SizesAfterCrash sizes_after_crash_;
     std::atomic<std::uint32_t> references_{0};
     BlockMap map_;
-    Places places_;
+    ExtentStatusTree extent_status_;
     FileCache pages_;
 };
 

@@ -11,45 +11,45 @@ InodeSlot::InodeSlot(InodeNr n) : number(n) {}
 InodeSlot::~InodeSlot() = default;
 
 void SlotList::push_back(InodeSlot& slot) {
-    slot.before_ = last_;
-    slot.after_ = nullptr;
-    (last_ ? last_->after_ : first_) = &slot;
+    slot.previous_ = last_;
+    slot.next_ = nullptr;
+    (last_ ? last_->next_ : first_) = &slot;
     last_ = &slot;
 }
 
 void SlotList::remove(InodeSlot& slot) {
-    (slot.before_ ? slot.before_->after_ : first_) = slot.after_;
-    (slot.after_ ? slot.after_->before_ : last_) = slot.before_;
-    slot.before_ = slot.after_ = nullptr;
+    (slot.previous_ ? slot.previous_->next_ : first_) = slot.next_;
+    (slot.next_ ? slot.next_->previous_ : last_) = slot.previous_;
+    slot.previous_ = slot.next_ = nullptr;
 }
 
 void SlotList::append(SlotList& other) {
     if (other.empty()) return;
-    other.first_->before_ = last_;
-    (last_ ? last_->after_ : first_) = other.first_;
+    other.first_->previous_ = last_;
+    (last_ ? last_->next_ : first_) = other.first_;
     last_ = other.last_;
     other.first_ = other.last_ = nullptr;
 }
 
-void InodeLists::use(InodeSlot& slot) {
-    if (slot.standing_ == Standing::in_use) return;
+void InodeLists::add_reference(InodeSlot& slot) {
+    if (slot.state_ == InodeState::in_use) return;
     remove(slot);
-    slot.standing_ = Standing::in_use;
+    slot.state_ = InodeState::in_use;
     in_use_.push_back(slot);
 }
 
-void InodeLists::release(InodeSlot& slot, Standing standing, Tid last) {
+void InodeLists::release(InodeSlot& slot, InodeState standing, Tid last) {
     remove(slot);
-    slot.standing_ = standing;
+    slot.state_ = standing;
     switch (standing) {
-        case Standing::loading: break;
-        case Standing::in_use: in_use_.push_back(slot); break;
-        case Standing::unwritten: unwritten_.push_back(slot); break;
-        case Standing::times:
+        case InodeState::loading: break;
+        case InodeState::in_use: in_use_.push_back(slot); break;
+        case InodeState::dirty: unwritten_.push_back(slot); break;
+        case InodeState::times_pending:
             times_.push_back(slot);
             ++times_count_;
             break;
-        case Standing::settled:
+        case InodeState::clean:
             slot.has_folios_ = false;
             if (last <= durable_) {
                 slot.bucket_ = 0;
@@ -66,18 +66,18 @@ void InodeLists::release(InodeSlot& slot, Standing standing, Tid last) {
 }
 
 void InodeLists::remove(InodeSlot& slot) {
-    switch (std::exchange(slot.standing_, Standing::loading)) {
-        case Standing::loading: break;
-        case Standing::in_use: in_use_.remove(slot); break;
-        case Standing::unwritten: unwritten_.remove(slot); break;
-        case Standing::times:
+    switch (std::exchange(slot.state_, InodeState::loading)) {
+        case InodeState::loading: break;
+        case InodeState::in_use: in_use_.remove(slot); break;
+        case InodeState::dirty: unwritten_.remove(slot); break;
+        case InodeState::times_pending:
             times_.remove(slot);
             --times_count_;
             break;
-        case Standing::settled:
+        case InodeState::clean:
             if (slot.has_folios_) {
                 with_folios_.remove(slot);
-                --asides_;
+                --deferred_;
             } else if (slot.bucket_ < first_) {
                 evictable_.remove(slot);
                 --evictables_;
@@ -94,7 +94,7 @@ InodeLists::Bucket& InodeLists::bucket_for(Tid tid) {
     if (first_ != next_) {
         Bucket& newest = bucket(next_ - 1);
         if (tid <= newest.tid) return newest;
-        if (next_ - first_ == most_buckets) {
+        if (next_ - first_ == max_buckets) {
             newest.tid = tid;
             return newest;
         }
@@ -114,20 +114,20 @@ void InodeLists::note_durable(Tid durable) {
     }
 }
 
-void InodeLists::set_aside(InodeSlot& slot) {
+void InodeLists::defer_eviction(InodeSlot& slot) {
     evictable_.remove(slot);
     --evictables_;
     with_folios_.push_back(slot);
-    ++asides_;
+    ++deferred_;
     slot.has_folios_ = true;
 }
 
-std::size_t InodeLists::committing() const {
+std::size_t InodeLists::committing_count() const {
     std::size_t count = 0;
     for (std::uint64_t number = first_; number != next_; ++number) count += bucket(number).count;
     return count;
 }
 
-Tid InodeLists::newest() const { return first_ == next_ ? 0 : bucket(next_ - 1).tid; }
+Tid InodeLists::newest_tid() const { return first_ == next_ ? 0 : bucket(next_ - 1).tid; }
 
 }  // namespace uext4

@@ -24,12 +24,12 @@ class Inode;
 class SlotList;
 
 // Why an inode stays in memory.
-enum class Standing : std::uint8_t {
+enum class InodeState : std::uint8_t {
     loading,    // a thread reads it from disk
     in_use,     // it is referenced
-    unwritten,  // its data, the mapping of its data or its size is not stored
-    times,      // only its times are not stored
-    settled,    // everything is stored, in transactions that may not be durable
+    dirty,  // its data, the mapping of its data or its size is not stored
+    times_pending,      // only its times are not stored
+    clean,    // everything is stored, in transactions that may not be durable
 };
 
 class InodeSlot {
@@ -41,24 +41,24 @@ public:
 
     const InodeNr number;
     std::unique_ptr<Inode> inode;  // null while it is read from disk
-    Standing standing() const { return standing_; }
-    bool is_idle() const { return standing_ != Standing::loading && standing_ != Standing::in_use; }
+    InodeState state() const { return state_; }
+    bool is_idle() const { return state_ != InodeState::loading && state_ != InodeState::in_use; }
 
 private:
     friend class SlotList;
     friend class InodeLists;
-    Standing standing_ = Standing::loading;
+    InodeState state_ = InodeState::loading;
     bool has_folios_ = false;   // settled: it is in the list `with_folios`
     std::uint64_t bucket_ = 0;  // settled: the bucket that it joined
-    InodeSlot* before_ = nullptr;
-    InodeSlot* after_ = nullptr;
+    InodeSlot* previous_ = nullptr;
+    InodeSlot* next_ = nullptr;
 };
 
 // Oldest first.
 class SlotList {
 public:
     InodeSlot* front() const { return first_; }
-    static InodeSlot* after(const InodeSlot& slot) { return slot.after_; }
+    static InodeSlot* after(const InodeSlot& slot) { return slot.next_; }
     bool empty() const { return !first_; }
     void push_back(InodeSlot& slot);
     void remove(InodeSlot& slot);
@@ -72,9 +72,9 @@ private:
 class InodeLists {
 public:
     // Its first reference is made.
-    void use(InodeSlot& slot);
+    void add_reference(InodeSlot& slot);
     // Its last reference goes. `last`: the newest transaction that has a change of it.
-    void release(InodeSlot& slot, Standing standing, Tid last);
+    void release(InodeSlot& slot, InodeState standing, Tid last);
     // It leaves memory.
     void remove(InodeSlot& slot);
 
@@ -83,19 +83,19 @@ public:
     // The one that was released first of those that may be evicted, or null.
     InodeSlot* evictable() const { return with_folios_.empty() ? evictable_.front() : with_folios_.front(); }
     // The same without those that set_aside() has put aside.
-    InodeSlot* evictable_not_aside() const { return evictable_.front(); }
+    InodeSlot* evictable_without_folios() const { return evictable_.front(); }
     // It has folios, and must not be evicted by a thread that cannot wait for them.
-    void set_aside(InodeSlot& slot);
+    void defer_eviction(InodeSlot& slot);
 
-    std::size_t evictables() const { return evictables_ + asides_; }
-    std::size_t committing() const;  // settled and not evictable
-    std::size_t waiting_for_times() const { return times_count_; }
-    Tid newest() const;  // the transaction with which all that are settled become evictable, or 0
-    InodeSlot* oldest_with_times() const { return times_.front(); }
+    std::size_t evictable_count() const { return evictables_ + deferred_; }
+    std::size_t committing_count() const;  // settled and not evictable
+    std::size_t times_pending_count() const { return times_count_; }
+    Tid newest_tid() const;  // the transaction with which all that are settled become evictable, or 0
+    InodeSlot* oldest_times_pending() const { return times_.front(); }
 
     // Those that a walk over what has to be written back visits.
     template <class Visit>
-    void for_each_to_write(Visit visit) const {
+    void for_each_dirty(Visit visit) const {
         for (const SlotList* list : {&in_use_, &unwritten_, &times_})
             for (const InodeSlot* slot = list->front(); slot; slot = SlotList::after(*slot)) visit(*slot);
     }
@@ -111,15 +111,15 @@ private:
     };
     // Two transactions at most are not durable at a time. Where note_durable() was not called for long, the newest
     // bucket takes what finds none of its own.
-    static constexpr std::size_t most_buckets = 4;
+    static constexpr std::size_t max_buckets = 4;
     Bucket& bucket_for(Tid tid);
-    Bucket& bucket(std::uint64_t number) { return buckets_[number % most_buckets]; }
-    const Bucket& bucket(std::uint64_t number) const { return buckets_[number % most_buckets]; }
+    Bucket& bucket(std::uint64_t number) { return buckets_[number % max_buckets]; }
+    const Bucket& bucket(std::uint64_t number) const { return buckets_[number % max_buckets]; }
 
     SlotList in_use_, unwritten_, times_, evictable_, with_folios_;
-    std::size_t times_count_ = 0, evictables_ = 0, asides_ = 0;
+    std::size_t times_count_ = 0, evictables_ = 0, deferred_ = 0;
     // Buckets first_ to next_ - 1 are there; the slots of earlier ones are evictable.
-    std::array<Bucket, most_buckets> buckets_;
+    std::array<Bucket, max_buckets> buckets_;
     std::uint64_t first_ = 1, next_ = 1;
     Tid durable_ = 0;
 };

@@ -57,16 +57,16 @@ struct InodeTable::State {
 
     // Of an inode without references: no other thread changes what this looks at. No folio is looked at: a large file
     // has many.
-    static Standing standing_of(Inode& inode) {
-        const bool unwritten = inode.places().has_pending() || inode.cut_unfinished.load() ||
+    static InodeState standing_of(Inode& inode) {
+        const bool unwritten = inode.extent_status().has_pending() || inode.truncate_incomplete.load() ||
                                (inode.is_regular() && inode.size() != inode.disk_size()) ||
-                               inode.pages().has_unwritten_unshared();
-        if (unwritten) return Standing::unwritten;
-        return inode.times_pending() ? Standing::times : Standing::settled;
+                               inode.pages().has_dirty_or_writeback_unlocked();
+        if (unwritten) return InodeState::dirty;
+        return inode.times_pending() ? InodeState::times_pending : InodeState::clean;
     }
 
     // The thread that made the slot reads the inode from disk.
-    static Holdable reading(const InodeSlot& slot, InodeNr number) {
+    static HeldResource reading(const InodeSlot& slot, InodeNr number) {
         return {&slot, "inode that is read", number.value};
     }
 
@@ -77,7 +77,7 @@ struct InodeTable::State {
         return slots.try_emplace(number.value, number).first->second;
     }
     InodeRef reference(InodeSlot& slot) UEXT4_REQUIRES(lock) {
-        lists.use(slot);
+        lists.add_reference(slot);
         slot.inode->references_.fetch_add(1, std::memory_order_relaxed);
         return InodeRef(slot.inode.get());
     }
@@ -89,26 +89,26 @@ struct InodeTable::State {
     }
     // How many of those whose times wait have to be stored until enough can leave memory.
     std::size_t times_to_store() const UEXT4_REQUIRES(lock) {
-        const std::size_t leaving = lists.evictables() + lists.committing();
-        return crowded() && over() > leaving ? std::min(over() - leaving, lists.waiting_for_times()) : 0;
+        const std::size_t leaving = lists.evictable_count() + lists.committing_count();
+        return crowded() && over() > leaving ? std::min(over() - leaving, lists.times_pending_count()) : 0;
     }
     // What keeps more than the limit in memory is noted. The transaction whose commit is to be asked for, or 0: one for
     // so many inodes that it is worth it, and one at a time.
     Tid judge(Tid durable) UEXT4_REQUIRES(lock) {
-        const std::size_t evictable = lists.evictables(), committing = lists.committing();
-        const bool is_behind = over() > 2 * slack && evictable == 0 && committing + lists.waiting_for_times() >= slack;
+        const std::size_t evictable = lists.evictable_count(), committing = lists.committing_count();
+        const bool is_behind = over() > 2 * slack && evictable == 0 && committing + lists.times_pending_count() >= slack;
         behind.store(is_behind, std::memory_order_relaxed);
         times_crowd.store(times_to_store() != 0, std::memory_order_relaxed);
         cached_crowd.store(is_behind || (crowded() && evictable != 0), std::memory_order_relaxed);
         if (!crowded() || committing < slack || commit_asked > durable) return 0;
-        return commit_asked = lists.newest();
+        return commit_asked = lists.newest_tid();
     }
 };
 
 InodeTable::InodeTable(FsContext& fs) : state_(new State{fs}) {}
 InodeTable::~InodeTable() = default;
 
-void InodeTable::set_deleter(std::function<void(InodeRef)> queue) {
+void InodeTable::set_delete_callback(std::function<void(InodeRef)> queue) {
     MutexLock guard(state_->lock);
     state_->deleter = std::move(queue);
 }
@@ -116,12 +116,12 @@ void InodeTable::set_limit(std::size_t inodes) {
     MutexLock guard(state_->lock);
     state_->limit = inodes;
 }
-std::uint64_t InodeTable::looked_at() const {
+std::uint64_t InodeTable::scanned_inodes() const {
     MutexLock guard(state_->lock);
     return state_->looked_at;
 }
 
-std::uint64_t InodeTable::visited() const {
+std::uint64_t InodeTable::visited_inodes() const {
     MutexLock guard(state_->lock);
     return state_->visited;
 }
@@ -161,7 +161,7 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
         note_held(s.reading(*being_read, number), SourceLocation::current());
     }
     auto read = [&]() -> Result<std::unique_ptr<Inode>> {
-        const Allocator::InodePlace place = TRY(s.fs.allocator.place_of(number));
+        const Allocator::InodeLocation place = TRY(s.fs.allocator.locate_inode(number));
         BufferRef buffer = TRY(s.fs.buffers.read(place.block, "inode table"));
         std::vector<std::byte> raw(g.inode_size);
         {
@@ -188,12 +188,12 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
     };
     Result<std::unique_ptr<Inode>> inode = read();
     MutexLock guard(s.lock);
-    note_given_up(being_read);
+    note_released(being_read);
     s.loaded.notify_all();
     if (!inode) {
         s.slots.erase(number.value);
         guard.unlock();
-        return fail(report(s.fs, inode.error()));
+        return fail(report_corruption(s.fs, inode.error()));
     }
     being_read->inode = std::move(*inode);
     being_read->inode->slot_ = being_read;
@@ -255,13 +255,13 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     const bool maps = S_ISREG(what.mode) || S_ISDIR(what.mode) || S_ISLNK(what.mode);
     if (maps && g.has_incompat(format::incompat::extents)) {
         flags |= f::extents;
-        initialise_extent_root(inode->map_root());
+        initialise_extent_root(inode->i_block());
     }
     inode->set_flags(flags);
     if (S_ISCHR(what.mode) || S_ISBLK(what.mode)) format::encode_device(d, what.rdev);
     if ((S_ISREG(what.mode) || S_ISDIR(what.mode)) && g.has_incompat(format::incompat::inline_data) &&
         g.inode_size > format::classic_inode_size && !(S_ISREG(what.mode) && (flags & f::dax))) {
-        if (Result<void> started = start_inline(*inode); !started && started.error().code != ENOSPC)
+        if (Result<void> started = init_inline_data(*inode); !started && started.error().code != ENOSPC)
             return fail(started.error());
     }
     Inode* raw = inode.get();
@@ -307,7 +307,7 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     return made;
 }
 
-Result<void> InodeTable::release(Handle& handle, Inode& inode) {
+Result<void> InodeTable::free_inode(Handle& handle, Inode& inode) {
     {
         MutexLock map(inode.map_lock);
         inode.disk().dtime = static_cast<std::uint32_t>(current_time(inode.fs()).sec);
@@ -354,14 +354,14 @@ void InodeRef::reset() {
     guard.unlock();
 }
 
-void InodeTable::shrink() {
+void InodeTable::shrink_to_limit() {
     // An error is told to the threads that wait for what the commit was to make durable.
     if (state_->behind.load(std::memory_order_relaxed)) (void)state_->fs.journal.commit_all();
     while (evict(Evict::any)) {
     }
 }
 
-bool InodeTable::is_behind() const { return state_->behind.load(std::memory_order_relaxed); }
+bool InodeTable::is_overcommitted() const { return state_->behind.load(std::memory_order_relaxed); }
 
 // True: there may be more to evict.
 bool InodeTable::evict(Evict what) {
@@ -373,10 +373,10 @@ bool InodeTable::evict(Evict what) {
     MutexLock guard(s.lock);
     s.lists.note_durable(durable);
     for (std::size_t n = 0; n < at_a_time && s.over() != 0; ++n) {
-        InodeSlot* const oldest = what == Evict::any ? s.lists.evictable() : s.lists.evictable_not_aside();
+        InodeSlot* const oldest = what == Evict::any ? s.lists.evictable() : s.lists.evictable_without_folios();
         if (!oldest) break;
         ++s.looked_at;
-        if (what == Evict::without_folios && oldest->inode->pages().cached_folios() != 0) s.lists.set_aside(*oldest);
+        if (what == Evict::without_folios && oldest->inode->pages().cached_folios() != 0) s.lists.defer_eviction(*oldest);
         else gone[evicted++] = s.take(*oldest);
     }
     const Tid wanted = s.judge(durable);
@@ -385,11 +385,11 @@ bool InodeTable::evict(Evict what) {
     return evicted == at_a_time;
 }
 
-bool InodeTable::has_crowd(Crowd which) const {
-    return (which == Crowd::cached ? state_->cached_crowd : state_->times_crowd).load(std::memory_order_relaxed);
+bool InodeTable::has_excess(Excess which) const {
+    return (which == Excess::cached ? state_->cached_crowd : state_->times_crowd).load(std::memory_order_relaxed);
 }
 
-std::vector<InodeRef> InodeTable::waiting_for_times(std::size_t most) {
+std::vector<InodeRef> InodeTable::oldest_times_pending(std::size_t most) {
     State& s = *state_;
     std::vector<InodeRef> found;
     if (!s.times_crowd.load(std::memory_order_relaxed)) return found;
@@ -397,7 +397,7 @@ std::vector<InodeRef> InodeTable::waiting_for_times(std::size_t most) {
     MutexLock guard(s.lock);
     for (std::size_t left = std::min(most, s.times_to_store()); left > 0; --left) {
         ++s.looked_at;
-        found.push_back(s.reference(*s.lists.oldest_with_times()));
+        found.push_back(s.reference(*s.lists.oldest_times_pending()));
     }
     if (found.empty()) s.times_crowd.store(false, std::memory_order_relaxed);
     return found;
@@ -408,7 +408,7 @@ void InodeTable::for_each(const std::function<void(InodeRef)>& visit) {
     std::vector<std::uint64_t> numbers;
     {
         MutexLock guard(s.lock);
-        s.lists.for_each_to_write([&](const InodeSlot& slot) { numbers.push_back(slot.number.value); });
+        s.lists.for_each_dirty([&](const InodeSlot& slot) { numbers.push_back(slot.number.value); });
         s.visited += numbers.size();
     }
     for (std::uint64_t number : numbers)

@@ -32,34 +32,34 @@ public:
     Result<InodeRef> create(Handle& handle, const NewInode& what);
     static constexpr unsigned create_credits() { return Allocator::inode_credits() + 2; }
     // Frees the number (links 0, no blocks left) under `handle`; called by the deleter.
-    Result<void> release(Handle& handle, Inode& inode);
+    Result<void> free_inode(Handle& handle, Inode& inode);
 
     // Called (no lock held) when the last reference to an inode with links 0 goes: it queues the inode for deletion. It
     // receives the one reference that keeps it alive.
-    void set_deleter(std::function<void(InodeRef)> queue);
+    void set_delete_callback(std::function<void(InodeRef)> queue);
     // How many inodes may stay in memory, but for those that are referenced, or have dirty pages or times that are not
     // stored yet.
     void set_limit(std::size_t inodes);
     // Evicts clean unreferenced inodes beyond the limit, and what is cached of them: locks folios. get() and create()
     // evict too, a few and only such that have no folios, as a handle may be open there. Nothing is held: where there
     // are far too many, a commit is waited for.
-    void shrink();
+    void shrink_to_limit();
     // There are far too many: what they wait for does not keep up. A thread that stores the times of all of
     // waiting_for_times() and calls shrink() then ends it. No lock is taken.
-    bool is_behind() const;
+    bool is_overcommitted() const;
     // There are more than the limit: because of such that have folios (or whose commit is awaited), which shrink() may
     // help, or of such whose times wait to be stored. No lock is taken.
-    enum class Crowd { cached, waits_for_times };
-    bool has_crowd(Crowd which) const;
+    enum class Excess { cached, times_pending };
+    bool has_excess(Excess which) const;
     // Where more than the limit are in memory because their times wait to be stored: up to `most` of them, of the
     // oldest, and no more than have to be stored for that.
-    std::vector<InodeRef> waiting_for_times(std::size_t most);
+    std::vector<InodeRef> oldest_times_pending(std::size_t most);
     // Slots that eviction and waiting_for_times() have looked at since the table was made.
-    std::uint64_t looked_at() const;
+    std::uint64_t scanned_inodes() const;
     // Visits inodes in memory that are in use or have something to write back (referenced while visited).
     void for_each(const std::function<void(InodeRef)>& visit);
     // How many for_each() has visited since the table was made.
-    std::uint64_t visited() const;
+    std::uint64_t visited_inodes() const;
     void evict_all();  // at unmount: everything is clean and unreferenced
 
 private:

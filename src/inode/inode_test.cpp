@@ -152,7 +152,7 @@ TEST_P(Inodes, NewInodesAreEvictedToo) {
     const auto kept = std::ranges::count_if(numbers, in_memory);
     EXPECT_LT(kept, 1500);
     expect_ok(volume.journal().commit_all());
-    volume.table().shrink();
+    volume.table().shrink_to_limit();
     EXPECT_LE(std::ranges::count_if(numbers, in_memory), 10);
 }
 
@@ -174,7 +174,7 @@ TEST_P(Inodes, WhoMakesFilesLeavesWhatIsCachedOfOthers) {
     kept.reset();
     expect_ok(volume.journal().commit_all());
     volume.table().set_limit(0);
-    volume.table().shrink();
+    volume.table().shrink_to_limit();
     EXPECT_FALSE(volume.table().find(number));
 }
 
@@ -189,10 +189,10 @@ TEST_P(Inodes, EvictionKeepsWhatIsPending) {
     }
     volume.table().set_limit(10);
     // An fsync of one of them still has to commit.
-    volume.table().shrink();
+    volume.table().shrink_to_limit();
     EXPECT_TRUE(volume.table().find(numbers[60]));
     expect_ok(volume.journal().commit_all());
-    volume.table().shrink();
+    volume.table().shrink_to_limit();
     EXPECT_FALSE(volume.table().find(numbers[50]));
     // And of one whose attributes alone were changed.
     {
@@ -203,7 +203,7 @@ TEST_P(Inodes, EvictionKeepsWhatIsPending) {
         expect_ok(file->store(handle));
     }
     for (InodeNr n : numbers) volume.get(n);
-    volume.table().shrink();
+    volume.table().shrink_to_limit();
     EXPECT_FALSE(volume.table().find(numbers[50]));
     EXPECT_TRUE(volume.table().find(numbers[20]));
     expect_ok(volume.journal().commit_all());
@@ -305,7 +305,7 @@ TEST(OrphanFile, IsFilledBeforeTheList) {
         Handle handle = volume.start();
         expect_ok(volume.orphans().remove(handle, *file));
     };
-    const auto listed = [&]() -> std::uint32_t { return value_of(read_super(volume.fs())).last_orphan; };
+    const auto listed = [&]() -> std::uint32_t { return value_of(read_superblock(volume.fs())).last_orphan; };
     EXPECT_TRUE(value_of(volume.orphans().load()).empty());
     for (std::size_t at = 0; at < slots; ++at) add(at);
     EXPECT_EQ(listed(), 0u);
@@ -352,26 +352,26 @@ TEST(OrphanFile, NamesNothingTwice) {
     change([&](Handle& handle, Inode& file) {
         const BlockNr block = value_of(file.map().lookup(LogicalBlock(0), 1)).physical;
         BufferRef buffer = value_of(volume.fs().buffers.read(block, "orphan file"));
-        expect_ok(handle.write_access(buffer));
+        expect_ok(handle.get_write_access(buffer));
         for (unsigned slot : {3u, 5u, 7u})
             view_as<Le32>(buffer->data(), slot * 4) = static_cast<std::uint32_t>(number.value);
         const format::Geometry& g = volume.fs().geometry;
         format::set_orphan_checksum(g, format::inode_seed(g, own, file.generation()), block, buffer->data());
     });
     EXPECT_EQ(value_of(volume.orphans().load()), std::vector<InodeNr>{number});
-    ASSERT_EQ(volume.orphans().left_out().size(), 2u);
-    EXPECT_EQ(volume.orphans().left_out()[1],
+    ASSERT_EQ(volume.orphans().skipped().size(), 2u);
+    EXPECT_EQ(volume.orphans().skipped()[1],
               fmt::format("orphan file: block 0 slot 7: inode {} is there twice", number));
 
     BlockNr block;
     change([&](Handle& handle, Inode& file) {
         block = value_of(file.map().lookup(LogicalBlock(0), 1)).physical;
-        auto& header = view_as<format::ExtentHeader>(file.map_root());
+        auto& header = view_as<format::ExtentHeader>(file.i_block());
         ASSERT_EQ(header.depth, 0u);
         header.entries = 2u;
         for (std::uint32_t i = 0; i < 2; ++i) {
-            auto& leaf = view_as<format::ExtentLeaf>(file.map_root(), 12 + i * 12);
-            leaf = view_as<format::ExtentLeaf>(file.map_root(), 12);
+            auto& leaf = view_as<format::ExtentLeaf>(file.i_block(), 12 + i * 12);
+            leaf = view_as<format::ExtentLeaf>(file.i_block(), 12);
             leaf.block = i;
             leaf.len = 1u;
         }
@@ -384,7 +384,7 @@ TEST(OrphanFile, NamesNothingTwice) {
     volume.reopen();
     volume.fs().options.read_only = true;
     EXPECT_EQ(value_of(volume.orphans().load()), std::vector<InodeNr>{number});
-    EXPECT_EQ(volume.orphans().left_out().back(), why);
+    EXPECT_EQ(volume.orphans().skipped().back(), why);
     volume.fs().options.read_only = false;
 
     change([&](Handle& handle, Inode& file) {
@@ -413,7 +413,7 @@ TEST_P(WideInodes, UseTheirRoomOnceWidened) {
         view_as<Le32>(file->raw(), 164) = 0xFFFFFFFFu;
         if (volume.fs().geometry.has_incompat(format::incompat::extents)) {
             file->set_flags(file->flags() | format::inode_flag::extents);
-            initialise_extent_root(file->map_root());
+            initialise_extent_root(file->i_block());
         }
         expect_ok(file->store(handle));
     }

@@ -157,7 +157,7 @@ TEST_P(Xattrs, SharedBlock) {
             shared[name] = model.at(name);
         }
         BufferRef buffer = value_of(volume.fs().buffers.read(a->xattr_block(), "attribute block"));
-        expect_ok(handle.write_access(buffer));
+        expect_ok(handle.get_write_access(buffer));
         view_as<format::XattrBlockHeader>(buffer->data()).refcount = 2u;
         format::set_xattr_block_checksum(volume.fs().geometry, buffer->block(), buffer->data());
         const BlockNr block = a->xattr_block();
@@ -204,14 +204,14 @@ TEST_P(InlineContents, ShareTheInodeWithAttributes) {
     std::uint64_t room = 0;
     {
         MutexLock map(inode->map_lock);
-        room = inline_capacity(*inode);
+        room = max_inline_size(*inode);
     }
     EXPECT_GE(room, 60u);
     auto write = [&](std::size_t size) {
         // A handle comes before map_lock.
         Handle handle = volume.start();
         MutexLock guard(inode->map_lock);
-        Result<void> written = write_inline(handle, *inode, pattern(size, 5));
+        Result<void> written = write_inline_data(handle, *inode, pattern(size, 5));
         if (!written) return written;
         inode->set_size(size);
         inode->set_disk_size(size);
@@ -225,7 +225,7 @@ TEST_P(InlineContents, ShareTheInodeWithAttributes) {
     EXPECT_TRUE(inode->xattr_block());
     {
         MutexLock guard(inode->map_lock);
-        Value contents = value_of(read_inline(*inode));
+        Value contents = value_of(read_inline_data(*inode));
         contents.resize(room);
         EXPECT_EQ(contents, pattern(room, 5));
     }
@@ -235,7 +235,7 @@ TEST_P(InlineContents, ShareTheInodeWithAttributes) {
     EXPECT_FALSE(inode->xattr_block());
     {
         MutexLock guard(inode->map_lock);
-        EXPECT_LT(inline_capacity(*inode), room);
+        EXPECT_LT(max_inline_size(*inode), room);
     }
     volume.check();
     {
@@ -243,7 +243,7 @@ TEST_P(InlineContents, ShareTheInodeWithAttributes) {
         MutexLock guard(inode->map_lock);
         inode->set_size(0);
         inode->set_disk_size(0);
-        expect_ok(clear_inline(handle, *inode));
+        expect_ok(clear_inline_data(handle, *inode));
     }
     EXPECT_EQ(*get_xattr(*inode, "user.a"), pattern(21, 1));
     volume.check();
@@ -258,7 +258,7 @@ TEST(FirstXattr, BringsTheFeature) {
         expect_ok(volume.fs().device.read(format::super_offset, std::as_writable_bytes(std::span(&super, 1))));
         return there(super) && format::super_checksum_ok(super);
     };
-    auto in_memory = [&] { return there(value_of(read_super(volume.fs()))); };
+    auto in_memory = [&] { return there(value_of(read_superblock(volume.fs()))); };
     InodeRef inode = volume.make();
     EXPECT_EQ(code_of(volume.set(*inode, "user.all", pattern(65536, 3))), ENOSPC);
     EXPECT_FALSE(in_memory());

@@ -19,7 +19,7 @@ void raise_revision(format::SuperBlock& super) {
 Result<void> need(FsContext& fs, Handle& handle, Le32 format::SuperBlock::* word, std::uint32_t feature,
                   std::atomic<std::uint32_t>& late) {
     if (late.load() & feature) return {};
-    TRY(change_super(fs, handle, [=](format::SuperBlock& super) {
+    TRY(update_superblock(fs, handle, [=](format::SuperBlock& super) {
         raise_revision(super);
         super.*word = super.*word | feature;
     }));
@@ -29,16 +29,16 @@ Result<void> need(FsContext& fs, Handle& handle, Le32 format::SuperBlock::* word
 
 }  // namespace
 
-Result<void> need_ext_attr(FsContext& fs, Handle& handle) {
+Result<void> enable_ext_attr(FsContext& fs, Handle& handle) {
     constexpr std::uint32_t feature = format::compat::ext_attr;
     if (fs.geometry.has_compat(feature)) return {};
-    return need(fs, handle, &format::SuperBlock::feature_compat, feature, fs.late_compat);
+    return need(fs, handle, &format::SuperBlock::feature_compat, feature, fs.added_compat);
 }
 
-Result<void> need_large_file(FsContext& fs, Handle& handle) {
+Result<void> enable_large_file(FsContext& fs, Handle& handle) {
     constexpr std::uint32_t feature = format::ro_compat::large_file;
     if (fs.geometry.has_ro_compat(feature)) return {};
-    return need(fs, handle, &format::SuperBlock::feature_ro_compat, feature, fs.late_ro_compat);
+    return need(fs, handle, &format::SuperBlock::feature_ro_compat, feature, fs.added_ro_compat);
 }
 
 }  // namespace uext4

@@ -7,10 +7,10 @@
 namespace uext4 {
 
 // An extended attribute is stored. One credit.
-Result<void> need_ext_attr(FsContext& fs, Handle& handle);
+Result<void> enable_ext_attr(FsContext& fs, Handle& handle);
 // A size of 2 GiB or more is stored. One credit.
-Result<void> need_large_file(FsContext& fs, Handle& handle);
+Result<void> enable_large_file(FsContext& fs, Handle& handle);
 
-inline constexpr std::uint64_t largest_small_file = 0x7FFFFFFF;
+inline constexpr std::uint64_t max_small_file_size = 0x7FFFFFFF;
 
 }  // namespace uext4

@@ -14,21 +14,21 @@
 
 namespace uext4 {
 
-class LoggedBlocks {
+class LoggedDataBlocks {
 public:
-    explicit LoggedBlocks(Journal& journal) : journal_(journal) {}
+    explicit LoggedDataBlocks(Journal& journal) : journal_(journal) {}
 
     // The contents of the block, as the file has them, go into the handle's transaction; one credit when new.
-    Result<void> log(Handle& handle, BlockNr block, ConstBytes contents);
+    Result<void> log_block(Handle& handle, BlockNr block, ConstBytes contents);
     // Any at all; most often there is none.
-    bool any() const;
+    bool has_any() const;
     bool has(BlockNr first, std::uint64_t count);
     // How many from `first` on the log has no image of; at most `count`.
-    std::uint64_t free_of(BlockNr first, std::uint64_t count);
+    std::uint64_t count_without_image(BlockNr first, std::uint64_t count);
     // The newest transaction that has an image of one of them; 0 if none has.
-    Tid newest(BlockNr first, std::uint64_t count);
+    Tid newest_tid(BlockNr first, std::uint64_t count);
     // They are being freed, or become unwritten, by this handle.
-    Result<void> forget(Handle& handle, BlockNr first, std::uint64_t count);
+    Result<void> revoke(Handle& handle, BlockNr first, std::uint64_t count);
 
 private:
     Journal& journal_;

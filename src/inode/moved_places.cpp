@@ -8,22 +8,22 @@ namespace {
 constexpr std::size_t most_ranges = 64;  // beyond, they count as all of the file
 }
 
-void MovedPlaces::note_emptied(Tid tid, LogicalBlock first, LogicalBlock end, const Journal& journal) {
-    if (emptied_.size() == most_ranges) {
+void UncommittedMoves::note_unmap(Tid tid, LogicalBlock first, LogicalBlock end, const Journal& journal) {
+    if (unmaps_.size() == most_ranges) {
         const Tid durable = journal.durable_tid();
-        std::erase_if(emptied_, [&](const Range& range) { return range.tid <= durable; });
+        std::erase_if(unmaps_, [&](const Range& range) { return range.tid <= durable; });
     }
-    if (emptied_.size() == most_ranges) {
-        all_emptied_ = tid;
-        emptied_.clear();
+    if (unmaps_.size() == most_ranges) {
+        oldest_kept_unmap_ = tid;
+        unmaps_.clear();
         return;
     }
-    emptied_.push_back({first, end, tid});
+    unmaps_.push_back({first, end, tid});
 }
 
-Tid MovedPlaces::emptied(LogicalBlock first, LogicalBlock end) const {
-    Tid newest = all_emptied_;
-    for (const Range& range : emptied_)
+Tid UncommittedMoves::unmap_tid(LogicalBlock first, LogicalBlock end) const {
+    Tid newest = oldest_kept_unmap_;
+    for (const Range& range : unmaps_)
         if (range.first < end && first < range.end) newest = std::max(newest, range.tid);
     return newest;
 }

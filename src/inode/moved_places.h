@@ -11,16 +11,16 @@
 
 namespace uext4 {
 
-class MovedPlaces {
+class UncommittedMoves {
 public:
     // Any of the file's blocks, by this transaction, none older than those before.
     void note_shift(Tid tid) { shifted_ = tid; }
     // The newest one that has done so; 0 if none has.
-    Tid shifted() const { return shifted_; }
+    Tid shift_tid() const { return shifted_; }
 
     // The same of logical blocks [first, end).
-    void note_emptied(Tid tid, LogicalBlock first, LogicalBlock end, const Journal& journal);
-    Tid emptied(LogicalBlock first, LogicalBlock end) const;
+    void note_unmap(Tid tid, LogicalBlock first, LogicalBlock end, const Journal& journal);
+    Tid unmap_tid(LogicalBlock first, LogicalBlock end) const;
 
 private:
     struct Range {
@@ -28,8 +28,8 @@ private:
         Tid tid;
     };
     Tid shifted_ = 0;
-    Tid all_emptied_ = 0;  // as far as is known
-    std::vector<Range> emptied_;
+    Tid oldest_kept_unmap_ = 0;  // as far as is known
+    std::vector<Range> unmaps_;
 };
 
 }  // namespace uext4

@@ -8,7 +8,7 @@
 
 namespace uext4 {
 
-struct Orphans::State {
+struct OrphanList::State {
     FsContext& fs;
     InodeTable& inodes;
     mutable Mutex lock{Rank::Orphan, "Orphans::lock"};
@@ -60,7 +60,7 @@ struct Orphans::State {
     Result<void> set_slot(Handle& handle, std::uint64_t slot, std::uint32_t value) {
         const BlockNr block = blocks[slot / per_block()].block;
         BufferRef buffer = TRY(fs.buffers.read(block, "orphan file"));
-        TRY(handle.write_access(buffer));
+        TRY(handle.get_write_access(buffer));
         MutexLock guard(buffer->lock);
         view_as<Le32>(buffer->data(), slot % per_block() * 4) = value;
         format::set_orphan_checksum(fs.geometry, seed, block, buffer->data());
@@ -107,38 +107,38 @@ struct Orphans::State {
     }
 };
 
-Orphans::Orphans(FsContext& fs, InodeTable& inodes) : state_(new State{fs, inodes}) {}
-Orphans::~Orphans() = default;
+OrphanList::OrphanList(FsContext& fs, InodeTable& inodes) : state_(new State{fs, inodes}) {}
+OrphanList::~OrphanList() = default;
 
-const std::vector<std::string>& Orphans::left_out() const { return state_->left_out; }
+const std::vector<std::string>& OrphanList::skipped() const { return state_->left_out; }
 
-bool Orphans::uses_file() const { return !state_->blocks.empty(); }
+bool OrphanList::uses_file() const { return !state_->blocks.empty(); }
 
-bool Orphans::file_is_empty() const {
+bool OrphanList::file_is_empty() const {
     MutexLock guard(state_->lock);
     return state_->in_file.empty();
 }
 
-bool Orphans::contains(const Inode& inode) const {
+bool OrphanList::contains(const Inode& inode) const {
     MutexLock guard(state_->lock);
     return state_->in_file.contains(inode.number().value) || state_->in_chain.contains(inode.number().value);
 }
 
-Result<std::vector<BufferRef>> Orphans::hold_for_add(Inode& inode) {
+Result<std::vector<BufferRef>> OrphanList::pin_for_add(Inode& inode) {
     State& s = *state_;
     std::vector<BufferRef> held;
     MutexLock map(inode.map_lock);
-    held.push_back(TRY(inode.read_table()));
+    held.push_back(TRY(inode.read_inode_table_block()));
     MutexLock guard(s.lock);
     const InodeNr ino = inode.number();
     if (s.in_file.contains(ino.value) || s.in_chain.contains(ino.value)) return held;
-    held.push_back(TRY(super_buffer(s.fs)));
+    held.push_back(TRY(read_superblock_buffer(s.fs)));
     for (auto it = s.roomy.rbegin(); it != s.roomy.rend() && held.size() < 4; ++it)
         held.push_back(TRY(s.fs.buffers.read(s.blocks[*it].block, "orphan file")));
     return held;
 }
 
-Result<void> Orphans::add(Handle& handle, Inode& inode) {
+Result<void> OrphanList::add(Handle& handle, Inode& inode) {
     State& s = *state_;
     MutexLock map(inode.map_lock);
     MutexLock guard(s.lock);
@@ -149,14 +149,14 @@ Result<void> Orphans::add(Handle& handle, Inode& inode) {
         return inode.store(handle, false);
     }
     const InodeNr next = s.first;
-    TRY(change_super(s.fs, handle,
+    TRY(update_superblock(s.fs, handle,
                      [&](format::SuperBlock& super) { super.last_orphan = static_cast<std::uint32_t>(ino.value); }));
     TRY(s.set_next(handle, inode, next));
     s.link_first(ino);
     return {};
 }
 
-Result<void> Orphans::remove(Handle& handle, Inode& inode) {
+Result<void> OrphanList::remove(Handle& handle, Inode& inode) {
     State& s = *state_;
     const InodeNr ino = inode.number();
     InodeRef previous;
@@ -190,7 +190,7 @@ Result<void> Orphans::remove(Handle& handle, Inode& inode) {
         if (wanted) {
             TRY(s.set_next(handle, *previous, next));
         } else {
-            TRY(change_super(s.fs, handle, [&](format::SuperBlock& super) {
+            TRY(update_superblock(s.fs, handle, [&](format::SuperBlock& super) {
                 super.last_orphan = static_cast<std::uint32_t>(next.value);
             }));
         }
@@ -202,7 +202,7 @@ Result<void> Orphans::remove(Handle& handle, Inode& inode) {
 }
 
 // Whoever only looks reads what can be read of it: what is left out is told.
-Result<void> Orphans::load_file(std::vector<InodeNr>& found) {
+Result<void> OrphanList::load_file(std::vector<InodeNr>& found) {
     State& s = *state_;
     const format::Geometry& g = s.fs.geometry;
     const bool only_looks = s.fs.options.read_only;
@@ -261,9 +261,9 @@ Result<void> Orphans::load_file(std::vector<InodeNr>& found) {
     return {};
 }
 
-void Orphans::leave_out(std::string why) { state_->leave_out(std::move(why)); }
+void OrphanList::report_skipped(std::string why) { state_->leave_out(std::move(why)); }
 
-Result<std::vector<InodeNr>> Orphans::load() {
+Result<std::vector<InodeNr>> OrphanList::load() {
     State& s = *state_;
     std::vector<InodeNr> found;
     const format::Geometry& g = s.fs.geometry;
@@ -274,7 +274,7 @@ Result<std::vector<InodeNr>> Orphans::load() {
             s.leave_out(why.starts_with("orphan file: ") ? why : "orphan file: " + why);
         }
     }
-    const format::SuperBlock super = TRY(read_super(s.fs));
+    const format::SuperBlock super = TRY(read_superblock(s.fs));
     InodeNr ino(super.last_orphan);
     while (ino) {
         if (!g.valid_inode(ino) || ino.value < g.first_inode || s.in_chain.contains(ino.value)) {
@@ -295,9 +295,9 @@ Result<std::vector<InodeNr>> Orphans::load() {
     return found;
 }
 
-Result<void> Orphans::mark_present(Handle& handle, bool present) {
+Result<void> OrphanList::mark_present(Handle& handle, bool present) {
     if (!state_->fs.geometry.orphan_file_inode) return {};
-    return change_super(state_->fs, handle, [&](format::SuperBlock& super) {
+    return update_superblock(state_->fs, handle, [&](format::SuperBlock& super) {
         const std::uint32_t f = super.feature_ro_compat;
         super.feature_ro_compat =
             present ? f | format::ro_compat::orphan_present : f & ~format::ro_compat::orphan_present;

@@ -9,10 +9,10 @@
 
 namespace uext4 {
 
-class Orphans {
+class OrphanList {
 public:
-    explicit Orphans(FsContext& fs, InodeTable& inodes);
-    ~Orphans();
+    explicit OrphanList(FsContext& fs, InodeTable& inodes);
+    ~OrphanList();
 
     // The inode's rw or its last reference is the caller's; takes map_lock, Orphan. Nothing happens to one that is
     // recorded (add) or not (remove) already.
@@ -21,14 +21,14 @@ public:
     bool contains(const Inode& inode) const;
     // While these are held, add() reads nothing, unless others fill two blocks of the orphan file meanwhile: for who
     // could not go back from where it fails. Takes map_lock, Orphan.
-    Result<std::vector<BufferRef>> hold_for_add(Inode& inode);
+    Result<std::vector<BufferRef>> pin_for_add(Inode& inode);
     static constexpr unsigned credits() { return 4; }
 
     // What a crash left, bounded and validated; the records stay until remove(). Entries that make no sense are left
     // out and told to the log; read-only, so are damaged blocks of the orphan file.
     Result<std::vector<InodeNr>> load();
-    void leave_out(std::string why);                   // by whoever could not finish one of them
-    const std::vector<std::string>& left_out() const;  // and why
+    void report_skipped(std::string why);                   // by whoever could not finish one of them
+    const std::vector<std::string>& skipped() const;  // and why
     // The flag of the orphan file: set while it may have entries (mounted), cleared at a clean unmount.
     Result<void> mark_present(Handle& handle, bool present);
     bool uses_file() const;

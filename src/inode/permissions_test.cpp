@@ -17,18 +17,18 @@ protected:
                       member = Credentials::of(1001, 200, {100}), other = Credentials::of(1002, 300);
 
     InodeRef file(std::uint16_t mode) { return volume.make(static_cast<std::uint16_t>(S_IFREG | mode), 1000, 100); }
-    int may(Inode& inode, const Credentials& who, int mask) { return code_of(may_access(inode, who, mask)); }
+    int may(Inode& inode, const Credentials& who, int mask) { return code_of(check_access(inode, who, mask)); }
     int change(Inode& inode, const AttributeChange& c, const Credentials& who) {
         WriteLock lock(inode.rw);
-        return code_of(change_attributes(inode, c, who, true));
+        return code_of(set_attributes(inode, c, who, true));
     }
     int flags(Inode& inode, std::uint32_t wanted, const Credentials& who) {
         WriteLock lock(inode.rw);
-        return code_of(change_flags(inode, wanted, who, true));
+        return code_of(set_user_flags(inode, wanted, who, true));
     }
     void privileges_go(Inode& inode, const Credentials& who) {
         WriteLock lock(inode.rw);
-        expect_ok(remove_privileges(inode, who));
+        expect_ok(remove_suid(inode, who));
     }
     void acl(Inode& inode, AclKind kind, const Acl& entries, const Credentials* who = nullptr) {
         WriteLock lock(inode.rw);
@@ -200,7 +200,7 @@ TEST_F(Permissions, ChangesOfTimes) {
     EXPECT_EQ(change(*closed, now, other), EACCES);
     // What may only grow can be touched: both times together.
     InodeRef log = file(0644);
-    EXPECT_EQ(flags(*log, visible_flags(*log) | format::inode_flag::append, root), 0);
+    EXPECT_EQ(flags(*log, get_user_flags(*log) | format::inode_flag::append, root), 0);
     EXPECT_EQ(change(*log, now, owner), 0);
     EXPECT_EQ(change(*log, given, root), EPERM);
     now.mtime.reset();
@@ -215,12 +215,12 @@ TEST_F(Permissions, WritesTakePrivileges) {
     privileges_go(*f, owner);
     EXPECT_EQ(f->mode() & 07777, 0755);
     privileges_go(*f, owner);
-    EXPECT_TRUE(f->unprivileged.load());
+    EXPECT_TRUE(f->nosec.load());
     expect_ok(volume.set(*f, "security.capability", std::as_bytes(std::span("caps"))));
     privileges_go(*f, root);
     EXPECT_EQ(code_of(get_xattr(*f, "security.capability")), ENODATA) << "root's writes take it too";
     EXPECT_EQ(change(*f, mode(04755), owner), 0);
-    EXPECT_FALSE(f->unprivileged.load());
+    EXPECT_FALSE(f->nosec.load());
     privileges_go(*f, owner);
     EXPECT_EQ(f->mode() & 07777, 0755);
 }
@@ -228,7 +228,7 @@ TEST_F(Permissions, WritesTakePrivileges) {
 TEST_F(Permissions, Flags) {
     namespace flag = format::inode_flag;
     InodeRef f = file(0644);
-    const std::uint32_t fixed = visible_flags(*f);
+    const std::uint32_t fixed = get_user_flags(*f);
     EXPECT_EQ(flags(*f, fixed | flag::nodump, other), EPERM);
     EXPECT_EQ(flags(*f, fixed | flag::nodump | flag::noatime, owner), 0);
     EXPECT_TRUE(f->has_flag(flag::nodump) && f->has_flag(flag::noatime) && f->uses_extents());
@@ -243,19 +243,19 @@ TEST_F(Permissions, Flags) {
     for (const std::uint32_t kept :
          {flag::dirty, flag::comprblk, flag::nocompr, flag::encrypt, flag::index, flag::verity, flag::inline_data}) {
         EXPECT_EQ(flags(*f, fixed | kept, owner), 0) << kept;
-        EXPECT_EQ(visible_flags(*f), fixed) << kept;
+        EXPECT_EQ(get_user_flags(*f), fixed) << kept;
     }
     for (const std::uint32_t set :
          {flag::secrm, flag::unrm, flag::compr, flag::sync, flag::notail, flag::eofblocks, flag::dax}) {
         EXPECT_EQ(flags(*f, fixed | set, owner), 0) << set;
-        EXPECT_EQ(visible_flags(*f), fixed | set) << set;
+        EXPECT_EQ(get_user_flags(*f), fixed | set) << set;
     }
     EXPECT_EQ(flags(*f, fixed | flag::dax | flag::journal_data, root), EOPNOTSUPP);
     EXPECT_EQ(flags(*f, fixed | flag::immutable, owner), EPERM);
     EXPECT_EQ(flags(*f, fixed | flag::immutable, root), 0);
     EXPECT_EQ(may(*f, root, w), EPERM);
     EXPECT_EQ(change(*f, mode(0600), root), EPERM);
-    EXPECT_EQ(code_of(may_xattr(*f, root, "user.a", true)), EPERM);
+    EXPECT_EQ(code_of(check_xattr_access(*f, root, "user.a", true)), EPERM);
     EXPECT_EQ(flags(*f, fixed | flag::immutable | flag::sync, root), EPERM);
     EXPECT_EQ(flags(*f, fixed, root), 0);
     EXPECT_EQ(may(*f, owner, w), 0);
@@ -264,20 +264,20 @@ TEST_F(Permissions, Flags) {
 
 TEST_F(Permissions, AttributeNames) {
     InodeRef f = file(0644), link = volume.make(S_IFIFO | 0666, 1000, 100);
-    EXPECT_EQ(code_of(may_xattr(*f, owner, "user.a", true)), 0);
-    EXPECT_EQ(code_of(may_xattr(*f, other, "user.a", true)), EACCES);
-    EXPECT_EQ(code_of(may_xattr(*f, other, "user.a", false)), 0);
-    EXPECT_EQ(code_of(may_xattr(*link, owner, "user.a", true)), EPERM);
-    EXPECT_EQ(code_of(may_xattr(*link, owner, "user.a", false)), ENODATA);
-    EXPECT_EQ(code_of(may_xattr(*f, owner, "trusted.a", true)), EPERM);
-    EXPECT_EQ(code_of(may_xattr(*f, owner, "trusted.a", false)), ENODATA);
-    EXPECT_EQ(code_of(may_xattr(*f, root, "trusted.a", true)), 0);
-    EXPECT_EQ(code_of(may_xattr(*f, owner, "security.capability", true)), EPERM);
-    EXPECT_EQ(code_of(may_xattr(*f, other, "system.posix_acl_access", true)), EPERM);
-    EXPECT_EQ(code_of(may_xattr(*f, owner, "system.posix_acl_access", true)), 0);
+    EXPECT_EQ(code_of(check_xattr_access(*f, owner, "user.a", true)), 0);
+    EXPECT_EQ(code_of(check_xattr_access(*f, other, "user.a", true)), EACCES);
+    EXPECT_EQ(code_of(check_xattr_access(*f, other, "user.a", false)), 0);
+    EXPECT_EQ(code_of(check_xattr_access(*link, owner, "user.a", true)), EPERM);
+    EXPECT_EQ(code_of(check_xattr_access(*link, owner, "user.a", false)), ENODATA);
+    EXPECT_EQ(code_of(check_xattr_access(*f, owner, "trusted.a", true)), EPERM);
+    EXPECT_EQ(code_of(check_xattr_access(*f, owner, "trusted.a", false)), ENODATA);
+    EXPECT_EQ(code_of(check_xattr_access(*f, root, "trusted.a", true)), 0);
+    EXPECT_EQ(code_of(check_xattr_access(*f, owner, "security.capability", true)), EPERM);
+    EXPECT_EQ(code_of(check_xattr_access(*f, other, "system.posix_acl_access", true)), EPERM);
+    EXPECT_EQ(code_of(check_xattr_access(*f, owner, "system.posix_acl_access", true)), 0);
     InodeRef top = volume.get(InodeNr(2));
     EXPECT_EQ(change(*top, mode(01777), root), 0);
-    EXPECT_EQ(code_of(may_xattr(*top, other, "user.a", true)), EPERM) << "sticky and somebody else's";
+    EXPECT_EQ(code_of(check_xattr_access(*top, other, "user.a", true)), EPERM) << "sticky and somebody else's";
 }
 
 }  // namespace

@@ -11,15 +11,15 @@ TEST(Promises, AClusterIsPromisedOnce) {
     const InodeRef file = volume.make();
     const Allocator& space = volume.fs().allocator;
     MutexLock map(file->map_lock);
-    Places& places = file->places();
-    expect_ok(places.reserve(LogicalBlock(3), 1, false));
-    const std::uint64_t one = space.claimed_clusters();
+    ExtentStatusTree& places = file->extent_status();
+    expect_ok(places.reserve_delalloc(LogicalBlock(3), 1, false));
+    const std::uint64_t one = space.reserved_clusters();
     EXPECT_GE(one, 1u);
-    for (std::uint64_t block = 0; block < ratio; ++block) expect_ok(places.reserve(LogicalBlock(block), 1, false));
-    EXPECT_LT(space.claimed_clusters(), one + 4);  // for a time there were two runs, which is more for the tree
+    for (std::uint64_t block = 0; block < ratio; ++block) expect_ok(places.reserve_delalloc(LogicalBlock(block), 1, false));
+    EXPECT_LT(space.reserved_clusters(), one + 4);  // for a time there were two runs, which is more for the tree
     // All of them give it back.
-    places.drop_pending(LogicalBlock(0), LogicalBlock(ratio));
-    EXPECT_EQ(space.claimed_clusters(), 0u);
+    places.remove_pending(LogicalBlock(0), LogicalBlock(ratio));
+    EXPECT_EQ(space.reserved_clusters(), 0u);
 }
 
 }  // namespace

@@ -21,24 +21,24 @@ public:
 
     // The run at at(), as it is now; `most` bytes of it will do. False where the range is done. look() takes map_lock,
     // look_held() is for who has it. Errors: those of reading the map's blocks from the device (EIO, EUCLEAN).
-    Result<bool> look(std::uint64_t most = ~std::uint64_t{0});
-    Result<bool> look_held(std::uint64_t most = ~std::uint64_t{0});
+    Result<bool> load(std::uint64_t most = ~std::uint64_t{0});
+    Result<bool> load_locked(std::uint64_t most = ~std::uint64_t{0});
     // For who looked without what keeps the run where it is: true where it lives elsewhere by now, and all that was
     // done with it begins anew. Nothing is read while the cookie is the same. map_lock held.
-    Result<bool> moved_held();
+    Result<bool> has_moved_locked();
 
     // What the last look saw: aligned outward to blocks.
-    const Mapping& run() const { return run_; }
+    const Mapping& mapping() const { return mapping_; }
     // The part of it that the range has from at() on, in bytes of the file and of the device.
     std::uint64_t at() const { return at_; }
-    std::uint64_t run_end() const { return std::min(run_.end(), end_); }
+    std::uint64_t run_end() const { return std::min(mapping_.end(), end_); }
     std::uint64_t length() const { return run_end() - at_; }
-    std::uint64_t device_offset() const { return run_.block.value * inode_.fs().block_size() + (at_ - run_.offset); }
-    BlockNr block() const { return run_.block + (at_ - run_.offset) / inode_.fs().block_size(); }
+    std::uint64_t device_offset() const { return mapping_.block.value * inode_.fs().block_size() + (at_ - mapping_.offset); }
+    BlockNr block() const { return mapping_.block + (at_ - mapping_.offset) / inode_.fs().block_size(); }
 
     // Goes on behind the run; or at a byte further on, where something came in between.
     void next() { at_ = run_end(); }
-    void go_to(std::uint64_t at) { at_ = at; }
+    void advance_to(std::uint64_t at) { at_ = at; }
     void set_end(std::uint64_t end) { end_ = end; }
 
     bool done() const { return at_ >= end_; }
@@ -48,7 +48,7 @@ public:
 private:
     Inode& inode_;
     std::uint64_t at_, end_;
-    Mapping run_;
+    Mapping mapping_;
 };
 
 }  // namespace uext4

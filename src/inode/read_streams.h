@@ -12,15 +12,15 @@
 
 namespace uext4 {
 
-class ReadStreams {
+class ReadaheadState {
 public:
-    enum class Reader : bool { of_bytes, of_pages };  // who reads bytes may have read a part of the folio before
+    enum class AccessKind : bool { of_bytes, of_pages };  // who reads bytes may have read a part of the folio before
 
     // Whoever reads from folio `first` on was expected there: the folios of its last window, 0 if it had none.
-    std::optional<std::uint64_t> expected(std::uint64_t first, Reader reader) const {
+    std::optional<std::uint64_t> window_at(std::uint64_t first, AccessKind reader) const {
         for (const std::atomic<std::uint64_t>& stream : streams_) {
             const std::uint64_t seen = stream.load(std::memory_order_relaxed);
-            if (reader == Reader::of_bytes ? is_at(seen, first) : seen >> window_bits == first)
+            if (reader == AccessKind::of_bytes ? is_at(seen, first) : seen >> window_bits == first)
                 return seen & window_mask;
         }
         return {};
@@ -28,17 +28,17 @@ public:
 
     // The folios of a window at most, for a reader who had `last` of them: `largest`, until folios read ahead were
     // reclaimed before they were used (`in_vain`). Then half of what there was, and from there slowly more.
-    std::uint64_t most(std::uint64_t last, std::uint64_t largest, bool in_vain) {
-        const std::uint64_t seen = most_.load(std::memory_order_relaxed);
+    std::uint64_t max_window(std::uint64_t last, std::uint64_t largest, bool in_vain) {
+        const std::uint64_t seen = max_window_.load(std::memory_order_relaxed);
         if (!in_vain && seen >= largest) return largest;
         const std::uint64_t now =
             in_vain ? std::max<std::uint64_t>(1, std::min({seen, largest, last}) / 2) : seen + seen / 8 + 1;
-        most_.store(now, std::memory_order_relaxed);
+        max_window_.store(now, std::memory_order_relaxed);
         return std::min(now, largest);
     }
 
     // Somebody has read from folio `first` on and goes on at `next`. `window`: what was read ahead for it; 0: nothing.
-    void note(std::uint64_t first, std::uint64_t next, std::uint64_t window) {
+    void record_read(std::uint64_t first, std::uint64_t next, std::uint64_t window) {
         for (std::atomic<std::uint64_t>& stream : streams_) {
             const std::uint64_t seen = stream.load(std::memory_order_relaxed);
             if (!is_at(seen, first)) continue;
@@ -69,7 +69,7 @@ private:
 
     std::array<std::atomic<std::uint64_t>, 16> streams_{};  // the folio where it goes on, and its window
     std::atomic<std::uint32_t> turn_{0};
-    std::atomic<std::uint64_t> most_{window_mask};
+    std::atomic<std::uint64_t> max_window_{window_mask};
 };
 
 }  // namespace uext4

@@ -2,7 +2,7 @@
 
 namespace uext4 {
 
-void SizesAfterCut::stored(std::uint64_t size, Tid tid, const Journal& journal) {
+void SizesAfterCrash::note_stored(std::uint64_t size, Tid tid, const Journal& journal) {
     if (sizes_.back().size == size) return;
     if (sizes_.back().tid == tid) {
         sizes_.back().size = size;
@@ -12,13 +12,13 @@ void SizesAfterCut::stored(std::uint64_t size, Tid tid, const Journal& journal) 
     sizes_.push_back({size, tid});
 }
 
-void SizesAfterCut::forget_replaced(const Journal& journal) {
+void SizesAfterCrash::forget_replaced(const Journal& journal) {
     if (sizes_.size() == 1) return;
     const Tid durable = journal.durable_tid();
     while (sizes_.size() > 1 && sizes_[1].tid <= durable) sizes_.erase(sizes_.begin());
 }
 
-std::optional<std::uint64_t> SizesAfterCut::next_within_block(std::uint64_t from, std::uint64_t block_size,
+std::optional<std::uint64_t> SizesAfterCrash::smallest_within_block(std::uint64_t from, std::uint64_t block_size,
                                                               const Journal& journal) {
     forget_replaced(journal);
     std::optional<std::uint64_t> least;

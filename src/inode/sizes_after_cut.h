@@ -9,14 +9,14 @@
 
 namespace uext4 {
 
-class SizesAfterCut {
+class SizesAfterCrash {
 public:
     // As it was read, which no cut changes.
-    explicit SizesAfterCut(std::uint64_t size) : sizes_{{size, 0}} {}
+    explicit SizesAfterCrash(std::uint64_t size) : sizes_{{size, 0}} {}
     // Transaction `tid`, none older than those before, has this size by now.
-    void stored(std::uint64_t size, Tid tid, const Journal& journal);
+    void note_stored(std::uint64_t size, Tid tid, const Journal& journal);
     // The least one behind byte `from` that lies within a block.
-    std::optional<std::uint64_t> next_within_block(std::uint64_t from, std::uint64_t block_size,
+    std::optional<std::uint64_t> smallest_within_block(std::uint64_t from, std::uint64_t block_size,
                                                    const Journal& journal);
 
 private:

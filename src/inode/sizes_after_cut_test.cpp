@@ -15,7 +15,7 @@ void store_size(TestVolume& volume, Inode& inode, std::uint64_t size) {
 std::vector<std::uint64_t> within_blocks(Inode& inode) {
     std::vector<std::uint64_t> sizes;
     MutexLock map(inode.map_lock);
-    for (auto next = inode.end_after_cut(0); next; next = inode.end_after_cut(*next)) sizes.push_back(*next);
+    for (auto next = inode.size_after_crash(0); next; next = inode.size_after_crash(*next)) sizes.push_back(*next);
     return sizes;
 }
 

@@ -35,7 +35,7 @@ public:
     virtual ~TestImage() { ::unlink(path_.c_str()); }
     FsContext& fs() { return *live_->fs; }
     InodeTable& table() { return *live_->inodes; }
-    Orphans& orphans() { return *live_->orphans; }
+    OrphanList& orphans() { return *live_->orphans; }
     Journal& journal() { return *live_->journal; }
     Allocator& allocator() { return *live_->allocator; }
     InodeRef get(InodeNr number) { return value_of(table().get(number)); }
@@ -66,7 +66,7 @@ protected:
         live.buffers = std::make_unique<BufferCache>(*live.device, live.geometry.block_size, live.geometry.blocks_count,
                                                      64u << 20);
         live.pages = std::make_unique<PageCache>(1u << 20, 65536, live.geometry.block_size);
-        live.journal = Journal::create_none(*live.buffers, {});
+        live.journal = Journal::create_without_log(*live.buffers, {});
         connect();
         if (!with_log || !live.geometry.journal_inode) return;
         // The log's place is known only now: everything once more, over the real journal.
@@ -97,7 +97,7 @@ protected:
     // What is queued for deletion is dropped.
     void close() {
         if (!live_) return;
-        live_->inodes->set_deleter({});
+        live_->inodes->set_delete_callback({});
         live_->queue.clear();
         save();
         disconnect();
@@ -124,7 +124,7 @@ private:
         std::unique_ptr<PageCache> pages;
         std::unique_ptr<FsContext> fs;
         std::unique_ptr<InodeTable> inodes;
-        std::unique_ptr<Orphans> orphans;
+        std::unique_ptr<OrphanList> orphans;
         std::mutex queue_lock;
         std::vector<InodeRef> queue;
     };
@@ -149,11 +149,11 @@ private:
                                     [](const std::string&) {},
                                     {}});
         live.inodes = std::make_unique<InodeTable>(*live.fs);
-        live.inodes->set_deleter([this](InodeRef inode) {
+        live.inodes->set_delete_callback([this](InodeRef inode) {
             std::lock_guard lock(live_->queue_lock);
             live_->queue.push_back(std::move(inode));
         });
-        live.orphans = std::make_unique<Orphans>(*live.fs, *live.inodes);
+        live.orphans = std::make_unique<OrphanList>(*live.fs, *live.inodes);
         connect_upper();
     }
     void disconnect() {

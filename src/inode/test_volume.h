@@ -47,7 +47,7 @@ public:
             expect_ok(inode->store(handle));
         }
         expect_ok(free_all_xattrs(handle, *inode));
-        expect_ok(table().release(handle, *inode));
+        expect_ok(table().free_inode(handle, *inode));
         std::erase(named_, inode->number());
     }
     Result<void> set(Inode& inode, std::string_view name, ConstBytes value, XattrMode mode = XattrMode::either) {

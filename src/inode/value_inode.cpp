@@ -52,7 +52,7 @@ Result<InodeRef> open_value_inode(InodeTable& table, InodeNr number) {
 }
 
 Result<std::vector<std::byte>> read_value_inode(const InodeRef& value, std::uint32_t size) {
-    return reported(value->fs(), read_value(value, size));
+    return with_report(value->fs(), read_value(value, size));
 }
 
 Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& owner, ConstBytes value,
@@ -63,10 +63,10 @@ Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& 
         TRY(table.create(handle, NewInode{owner.number(), S_IFREG | 0600, owner.uid(), owner.gid(), 0, 0}));
     UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
     std::uint32_t flags = (inode->flags() & ~format::inode_flag::inline_data) | format::inode_flag::ea_inode;
-    std::ranges::fill(inode->map_root(), std::byte{0});
+    std::ranges::fill(inode->i_block(), std::byte{0});
     if (fs.geometry.has_incompat(format::incompat::extents)) {
         flags |= format::inode_flag::extents;
-        initialise_extent_root(inode->map_root());
+        initialise_extent_root(inode->i_block());
     }
     inode->set_flags(flags);
     if (const std::size_t body = format::classic_inode_size + inode->disk().extra_isize; body < inode->raw().size())
@@ -75,18 +75,18 @@ Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& 
         const std::uint64_t blocks = divide_up(value.size(), bs);
         for (std::uint64_t done = 0; done < blocks;) {
             const BlockNr goal = fs.allocator.goal_for(inode->number());
-            Grant grant = TRY(fs.allocator.grant(goal, blocks - done, nullptr, may_use_reserve));
+            Allocation grant = TRY(fs.allocator.allocate(goal, blocks - done, nullptr, may_use_reserve));
             const std::uint64_t n = std::min(grant.count(), blocks - done), counted = grant.count();
             const BlockNr first = grant.first();
-            TRY(fs.allocator.publish(handle, grant));
+            TRY(fs.allocator.mark_used(handle, grant));
             const MappedRun run{LogicalBlock(done), n, first, false};
             if (Result<void> named = inode->map().insert(handle, run, nullptr, counted); !named) {
-                (void)fs.allocator.take_back(handle, first, counted);  // nobody names them
+                (void)fs.allocator.unmark_used(handle, first, counted);  // nobody names them
                 return named;
             }
             for (std::uint64_t i = 0; i < n; ++i) {
                 BufferRef buffer = TRY(fs.buffers.get(first + i, "attribute value"));
-                TRY(handle.create_access(buffer));
+                TRY(handle.get_create_access(buffer));
                 const std::uint64_t at = (done + i) * bs;
                 std::memcpy(buffer->data().data(), value.data() + at, std::min<std::uint64_t>(bs, value.size() - at));
             }
@@ -106,30 +106,30 @@ Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& 
         map.unlock();
         const InodeNr number = inode->number();
         inode = InodeRef();
-        (void)drop_value_inode(handle, table, number);
+        (void)drop_value_inode_reference(handle, table, number);
         return fail(filled.error());
     }
     return ValueInode{inode->number(), hash};
 }
 
-Result<void> share_value_inode(Handle& handle, InodeTable& table, InodeNr number) {
+Result<void> add_value_inode_reference(Handle& handle, InodeTable& table, InodeNr number) {
     InodeRef inode = TRY(open_value_inode(table, number));
     UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
-    TRY(inode->join(handle));
+    TRY(inode->get_write_access(handle));
     set_references(*inode, references(*inode) + 1);
     return inode->store(handle);
 }
 
-Result<InodeRef> hold_value_inode(Handle& handle, InodeTable& table, InodeNr number) {
+Result<InodeRef> get_value_inode(Handle& handle, InodeTable& table, InodeNr number) {
     InodeRef inode = TRY(open_value_inode(table, number));
     UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
-    TRY(inode->join(handle));
+    TRY(inode->get_write_access(handle));
     return inode;
 }
 
-Result<HeldValue> hold_for_drop(Handle& handle, InodeTable& table, InodeNr number) {
-    HeldValue held {
-        .inode = TRY(hold_value_inode(handle, table, number))
+Result<PinnedValueInode> pin_for_drop(Handle& handle, InodeTable& table, InodeNr number) {
+    PinnedValueInode held {
+        .inode = TRY(get_value_inode(handle, table, number))
         , .buffers = {}
     };
     Allocator& allocator = held.inode->fs().allocator;
@@ -139,20 +139,20 @@ Result<HeldValue> hold_for_drop(Handle& handle, InodeTable& table, InodeNr numbe
         else held.buffers.insert(held.buffers.end(), buffers->begin(), buffers->end());
         return read.has_value();
     };
-    hold(allocator.hold_for_free(number));
+    hold(allocator.pin_blocks_for_free(number));
     UniqueLock map = UniqueLock::lock_ordered(held.inode->map_lock, 1);
     TRY(held.inode->map().for_each(
-        LogicalBlock(0), [&](const MappedRun& run) { return hold(allocator.hold_for_free(run.physical, run.count)); }));
-    TRY(held.inode->map().for_each_tree_block([&](BlockNr block) { return hold(allocator.hold_for_free(block, 1)); }));
+        LogicalBlock(0), [&](const MappedRun& run) { return hold(allocator.pin_blocks_for_free(run.physical, run.count)); }));
+    TRY(held.inode->map().for_each_tree_block([&](BlockNr block) { return hold(allocator.pin_blocks_for_free(block, 1)); }));
     TRY(std::move(read));
     return held;
 }
 
-Result<void> drop_value_inode(Handle& handle, InodeTable& table, InodeNr number) {
+Result<void> drop_value_inode_reference(Handle& handle, InodeTable& table, InodeNr number) {
     InodeRef inode = TRY(open_value_inode(table, number));
     {
         UniqueLock map = UniqueLock::lock_ordered(inode->map_lock, 1);
-        TRY(inode->join(handle));
+        TRY(inode->get_write_access(handle));
         const std::uint64_t n = references(*inode);
         if (n > 1) {
             set_references(*inode, n - 1);
@@ -160,7 +160,7 @@ Result<void> drop_value_inode(Handle& handle, InodeTable& table, InodeNr number)
         }
         set_references(*inode, 0);
         (void)handle.extend(2 * inode->map().credits());
-        LogicalBlock end = inode->map().limit();
+        LogicalBlock end = inode->map().max_block();
         while (end.value != 0) {
             const LogicalBlock reached = TRY(inode->map().remove(handle, LogicalBlock(0), end, nullptr));
             if (reached.value != 0 && (reached == end || !handle.extend(2 * inode->map().credits())))
@@ -168,7 +168,7 @@ Result<void> drop_value_inode(Handle& handle, InodeTable& table, InodeNr number)
             end = reached;
         }
     }
-    return table.release(handle, *inode);
+    return table.free_inode(handle, *inode);
 }
 
 }  // namespace uext4

@@ -21,15 +21,15 @@ Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& 
                                       bool may_use_reserve);
 // One reference more. The owner's map_lock may be held, if the inode is in memory already.
 // Its block has joined the transaction: the two below read nothing of it for as long as it is held.
-Result<InodeRef> hold_value_inode(Handle& handle, InodeTable& table, InodeNr number);
+Result<InodeRef> get_value_inode(Handle& handle, InodeTable& table, InodeNr number);
 // The same of all that drop_value_inode() reads, and what holds it in memory.
-struct HeldValue {
+struct PinnedValueInode {
     InodeRef inode;
     std::vector<BufferRef> buffers;
 };
-Result<HeldValue> hold_for_drop(Handle& handle, InodeTable& table, InodeNr number);
-Result<void> share_value_inode(Handle& handle, InodeTable& table, InodeNr number);
+Result<PinnedValueInode> pin_for_drop(Handle& handle, InodeTable& table, InodeNr number);
+Result<void> add_value_inode_reference(Handle& handle, InodeTable& table, InodeNr number);
 // One reference less; freed with the last. The owner's map_lock must not be held.
-Result<void> drop_value_inode(Handle& handle, InodeTable& table, InodeNr number);
+Result<void> drop_value_inode_reference(Handle& handle, InodeTable& table, InodeNr number);
 
 }  // namespace uext4

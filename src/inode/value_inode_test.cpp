@@ -36,8 +36,8 @@ protected:
             EXPECT_TRUE(one && other);
             EXPECT_TRUE(write_xattr_block(handle, *inode, std::move(items), true));
         }
-        expect_ok(share_value_inode(handle, volume.table(), InodeNr(one)));
-        expect_ok(drop_value_inode(handle, volume.table(), InodeNr(other)));
+        expect_ok(add_value_inode_reference(handle, volume.table(), InodeNr(one)));
+        expect_ok(drop_value_inode_reference(handle, volume.table(), InodeNr(other)));
         return inode;
     }
     // One more inode with the block of another.
@@ -47,7 +47,7 @@ protected:
         MutexLock map(a.map_lock);
         const BlockNr block = a.xattr_block();
         BufferRef buffer = value_of(volume.fs().buffers.read(block, "attribute block"));
-        expect_ok(handle.write_access(buffer));
+        expect_ok(handle.get_write_access(buffer));
         view_as<format::XattrBlockHeader>(buffer->data()).refcount = 2u;
         format::set_xattr_block_checksum(volume.fs().geometry, block, buffer->data());
         map.unlock();

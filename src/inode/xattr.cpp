@@ -47,7 +47,7 @@ struct Found {
 
 // map_lock held.
 Result<Found> find_item(Inode& inode, const Name& name) {
-    for (const auto& item : TRY(copy_body(inode)))
+    for (const auto& item : TRY(copy_inode_xattrs(inode)))
         if (is(item, name)) return Found{true, item};
     for (const auto& item : TRY(read_xattr_block(inode)))
         if (is(item, name)) return Found{true, item};
@@ -65,15 +65,15 @@ std::int64_t blocks_of_values(const FsContext& fs, const std::vector<XattrToStor
 
 // Contents that are in the cache and not stored here yet have their room all the same: no block is promised to them.
 bool takes_room_of_contents(Inode& inode) {
-    return inode.is_regular() && inode.is_inline() && !inode.places().has_pending() &&
-           inode.size() > inline_capacity(inode);
+    return inode.is_regular() && inode.is_inline() && !inode.extent_status().has_pending() &&
+           inode.size() > max_inline_size(inode);
 }
 
 // Puts `item` (nothing: only removes what has its name) where it fits: in the inode, else in the block. Nothing is
 // changed when it fits nowhere (ENOSPC). Returns value inodes that lost a reference. map_lock held.
 Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Name& name, const XattrToStore* item,
                                          bool may_use_reserve) {
-    std::vector<XattrToStore> body = TRY(copy_body(inode))
+    std::vector<XattrToStore> body = TRY(copy_inode_xattrs(inode))
     , block = TRY(read_xattr_block(inode));
     FsContext& fs = inode.fs();
     const std::int64_t charged = blocks_of_values(fs, body) + blocks_of_values(fs, block);
@@ -86,16 +86,16 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
     const auto contents =
         std::ranges::find_if(body, [](const auto& i) { return i.index == XattrIndex::system && i.name == "data"; });
     if (contents != body.end()) std::rotate(body.begin(), contents, contents + 1);
-    TRY(inode.join(handle));  // nothing fails for a read when something has changed
-    const ConstBytes area = body_area(inode);
+    TRY(inode.get_write_access(handle));  // nothing fails for a read when something has changed
+    const ConstBytes area = inode_xattr_area(inode);
     const std::vector<std::byte> before(area.begin(), area.end());
     const std::int64_t charge =
         blocks_of_values(fs, body) + blocks_of_values(fs, block) + (item ? blocks_of_values(fs, {*item}) : 0);
     std::vector<XattrToStore> grown = body;
     if (item) grown.push_back(*item);
-    bool to_block = false, in_body = store_body(inode, grown);
+    bool to_block = false, in_body = store_inode_xattrs(inode, grown);
     if (in_body && item && takes_room_of_contents(inode)) {
-        std::ranges::copy(before, body_area(inode).begin());
+        std::ranges::copy(before, inode_xattr_area(inode).begin());
         in_body = false;
     }
     if (!in_body) {
@@ -106,8 +106,8 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
                         item->value.size());
         to_block = true;
     }
-    if (Result<void> given = item ? need_ext_attr(fs, handle) : Result<void>(); !given) {
-        std::ranges::copy(before, body_area(inode).begin());
+    if (Result<void> given = item ? enable_ext_attr(fs, handle) : Result<void>(); !given) {
+        std::ranges::copy(before, inode_xattr_area(inode).begin());
         return fail(given.error());
     }
     if (to_block || was_in_block) {
@@ -115,12 +115,12 @@ Result<std::vector<std::uint32_t>> place(Handle& handle, Inode& inode, const Nam
         const Result<std::vector<std::uint32_t>> lost =
             write_xattr_block(handle, inode, std::move(block), may_use_reserve);
         if (!lost) {
-            std::ranges::copy(before, body_area(inode).begin());
+            std::ranges::copy(before, inode_xattr_area(inode).begin());
             return fail(lost.error());
         }
         surplus.insert(surplus.end(), lost->begin(), lost->end());
     }
-    if (to_block && !store_body(inode, body))
+    if (to_block && !store_inode_xattrs(inode, body))
         return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
     inode.set_ctime(current_time(inode.fs()));
     inode.bump_version();
@@ -137,7 +137,7 @@ Result<std::vector<InodeRef>> pin_values(Inode& inode) {
         MutexLock map(inode.map_lock);
         for (const auto& item : TRY(read_xattr_block(inode)))
             if (item.value_inode) numbers.push_back(item.value_inode);
-        if (!numbers.empty()) shared = !TRY(owns_xattr_block(inode));
+        if (!numbers.empty()) shared = !TRY(is_xattr_block_unshared(inode));
     }
     std::vector<InodeRef> out;
     for (std::uint32_t number : numbers) {
@@ -192,10 +192,10 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
         if (found.exists && value && !found.item.value_inode && std::ranges::equal(found.item.value, *value)) return {};
         if (found.exists && found.item.value_inode) former = InodeNr(found.item.value_inode);
     }
-    if (name.index == XattrIndex::security) inode.unprivileged.store(false, std::memory_order_relaxed);
+    if (name.index == XattrIndex::security) inode.nosec.store(false, std::memory_order_relaxed);
     const std::vector<InodeRef> pinned = TRY(pin_values(inode));
-    HeldValue held;
-    if (former) held = TRY(hold_for_drop(handle, inode.table(), *former));
+    PinnedValueInode held;
+    if (former) held = TRY(pin_for_drop(handle, inode.table(), *former));
     const bool may_move = fs.geometry.has_incompat(format::incompat::ea_inode) && value && !value->empty() &&
                           may_have_value_inodes(inode);
     XattrToStore item{name.index, std::string(name.suffix), {}, 0, 0, 0, 0};
@@ -208,10 +208,10 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
             return place(handle, inode, name, value ? &item : nullptr, may_use_reserve);
         }();
         if (placed) {
-            for (std::uint32_t number : *placed) TRY(drop_value_inode(handle, inode.table(), InodeNr(number)));
+            for (std::uint32_t number : *placed) TRY(drop_value_inode_reference(handle, inode.table(), InodeNr(number)));
             return {};
         }
-        if (moved) (void)drop_value_inode(handle, inode.table(), InodeNr(item.value_inode));
+        if (moved) (void)drop_value_inode_reference(handle, inode.table(), InodeNr(item.value_inode));
         if (moved || !may_move || placed.error().code != ENOSPC) return fail(placed.error());
         // A small value that finds no room goes where large ones do: its entry takes less.
         item = TRY(in_value_inode(handle, inode, name, *value, may_use_reserve));
@@ -314,20 +314,20 @@ Result<std::vector<std::string>> list_xattrs(Inode& inode) {
             if (!is_hidden(item.index) && format::full_xattr_name(item.index, item.name).find("index") != 0)
                 out.push_back(format::full_xattr_name(item.index, item.name));
     };
-    add(TRY(copy_body(inode)));
+    add(TRY(copy_inode_xattrs(inode)));
     add(TRY(read_xattr_block(inode)));
     return out;
 }
 
 // In the kernel's order: what is wrong with the name itself is told after what is forbidden.
-Result<void> may_change_xattrs(const Inode& inode) {
+Result<void> check_can_change_xattrs(const Inode& inode) {
     if (inode.has_flag(format::inode_flag::immutable) || inode.has_flag(format::inode_flag::append))
         return fail(EPERM, "inode {} is immutable or append-only", inode.number());
     return {};
 }
 
-Result<void> may_xattr(Inode& inode, const Credentials& who, std::string_view name, bool write) {
-    if (write) TRY(may_change_xattrs(inode));
+Result<void> check_xattr_access(Inode& inode, const Credentials& who, std::string_view name, bool write) {
+    if (write) TRY(check_can_change_xattrs(inode));
     if (name.starts_with("security.")) {
         if (!write) return {};
         if (name == "security.capability")
@@ -338,7 +338,7 @@ Result<void> may_xattr(Inode& inode, const Credentials& who, std::string_view na
         const auto kind = acl_kind(name);
         if (kind && inode.is_symlink()) return {};                          // has none
         if (kind == AclKind::default_ && !inode.is_directory()) return {};  // refused, or nothing to do
-        if (kind && write && !owns(inode, who))
+        if (kind && write && !is_owner_or_capable(inode, who))
             return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
         return {};
     }
@@ -352,10 +352,10 @@ Result<void> may_xattr(Inode& inode, const Credentials& who, std::string_view na
         if (!inode.is_regular() && !inode.is_directory())
             return write ? fail(EPERM, "inode {}: no user attributes on this kind of file", inode.number())
                          : fail(ENODATA, "inode {}: no attribute '{}'", inode.number(), name);
-        if (inode.is_directory() && (inode.mode() & S_ISVTX) && write && !owns(inode, who))
+        if (inode.is_directory() && (inode.mode() & S_ISVTX) && write && !is_owner_or_capable(inode, who))
             return fail(EPERM, "inode {}: a sticky directory of somebody else", inode.number());
     }
-    TRY(may_access(inode, who, write ? access_write : access_read));
+    TRY(check_access(inode, who, write ? access_write : access_read));
     if (user && !inode.fs().options.xattr_user) return fail(EOPNOTSUPP, "user attributes are off");
     return {};
 }
@@ -368,25 +368,25 @@ Result<void> free_all_xattrs(Handle& handle, Inode& inode) {
         const std::vector<InodeRef> pinned = TRY(pin_values(inode));
         std::vector<std::uint32_t> surplus;
         bool done = false;
-        HeldValue held;  // all that is read comes before the entry goes
+        PinnedValueInode held;  // all that is read comes before the entry goes
         {
             MutexLock map(inode.map_lock);
-            std::vector<XattrToStore> body = TRY(copy_body(inode))
+            std::vector<XattrToStore> body = TRY(copy_inode_xattrs(inode))
             , block = TRY(read_xattr_block(inode));
             const std::int64_t charged = blocks_of_values(inode.fs(), body) + blocks_of_values(inode.fs(), block);
-            TRY(inode.join(handle));
+            TRY(inode.get_write_access(handle));
             const auto has_value = [](const XattrToStore& i) { return i.value_inode != 0; };
             if (auto it = std::ranges::find_if(body, has_value); it != body.end()) {
-                held = TRY(hold_for_drop(handle, inode.table(), InodeNr(it->value_inode)));
+                held = TRY(pin_for_drop(handle, inode.table(), InodeNr(it->value_inode)));
                 surplus.push_back(it->value_inode);
                 const std::int64_t charge = blocks_of_values(inode.fs(), {*it});
                 body.erase(it);
-                if (!store_body(inode, body))
+                if (!store_inode_xattrs(inode, body))
                     return fail(EUCLEAN, "inode {}: its attributes do not fit any more", inode.number());
                 TRY(inode.add_blocks(handle, -charge));
             } else if (auto last = std::ranges::find_if(block, has_value);
-                       last != block.end() && TRY(owns_xattr_block(inode))) {
-                held = TRY(hold_for_drop(handle, inode.table(), InodeNr(last->value_inode)));
+                       last != block.end() && TRY(is_xattr_block_unshared(inode))) {
+                held = TRY(pin_for_drop(handle, inode.table(), InodeNr(last->value_inode)));
                 const std::int64_t charge = blocks_of_values(inode.fs(), {*last});
                 block.erase(last);
                 surplus = TRY(write_xattr_block(handle, inode, std::move(block), true));
@@ -395,19 +395,19 @@ Result<void> free_all_xattrs(Handle& handle, Inode& inode) {
                 surplus = TRY(write_xattr_block(handle, inode, {}, true));
                 std::erase_if(body,
                               [](const XattrToStore& i) { return i.index != XattrIndex::system || i.name != "data"; });
-                (void)store_body(inode, body);
+                (void)store_inode_xattrs(inode, body);
                 TRY(inode.add_blocks(handle, -charged));
                 done = true;
             }
         }
-        for (std::uint32_t number : surplus) TRY(drop_value_inode(handle, inode.table(), InodeNr(number)));
+        for (std::uint32_t number : surplus) TRY(drop_value_inode_reference(handle, inode.table(), InodeNr(number)));
         if (done) return {};
         if (!handle.extend(step)) TRY(handle.restart(step));
     }
 }
 
 unsigned xattr_credits(Inode& inode, std::size_t size) {
-    unsigned credits = 2 * Allocator::publish_credits() + 4 + Inode::store_credits();
+    unsigned credits = 2 * Allocator::mark_used_credits() + 4 + Inode::store_credits();
     if (inode.fs().geometry.has_incompat(format::incompat::ea_inode))
         credits += static_cast<unsigned>(divide_up(size, std::size_t{inode.fs().block_size()})) +
                    2 * (Allocator::inode_credits() + 16) + 8;

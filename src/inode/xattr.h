@@ -29,8 +29,8 @@ Result<void> remove_xattr(Handle& handle, Inode& inode, std::string_view name, b
 Result<std::vector<std::string>> list_xattrs(Inode& inode);
 // May `who` read or write it: user.* on files and directories only, trusted.* needs CAP_SYS_ADMIN and so on. EPERM, or
 // ENODATA where Linux says so.
-Result<void> may_change_xattrs(const Inode& inode);  // what the inode's flags say to everybody: EPERM
-Result<void> may_xattr(Inode& inode, const Credentials& who, std::string_view name, bool write);
+Result<void> check_can_change_xattrs(const Inode& inode);  // what the inode's flags say to everybody: EPERM
+Result<void> check_xattr_access(Inode& inode, const Credentials& who, std::string_view name, bool write);
 
 // Stored form (ACLs as on disk).
 Result<std::optional<std::vector<std::byte>>> find_xattr_raw(Inode& inode, std::string_view name);

@@ -15,7 +15,7 @@ Result<BufferRef> verified_block(Inode& inode) {
     const BlockNr block = inode.xattr_block();
     const std::string where = fmt::format("inode {}: attribute block {}", inode.number(), block);
     const auto& g = inode.fs().geometry;
-    if (inode.fs().allocator.cannot_be_of(inode.number(), block)) return fail(EUCLEAN, "{}: no such block", where);
+    if (inode.fs().allocator.has_invalid_block(inode.number(), block)) return fail(EUCLEAN, "{}: no such block", where);
     BufferRef buffer = TRY(inode.fs().buffers.read(block, "attribute block"));
     MutexLock guard(buffer->lock);
     if (buffer->kind() == BlockKind::xattr) return buffer;
@@ -30,7 +30,7 @@ Result<BufferRef> verified_block(Inode& inode) {
     return buffer;
 }
 
-Result<BufferRef> open_block(Inode& inode) { return reported(inode.fs(), verified_block(inode)); }
+Result<BufferRef> open_block(Inode& inode) { return with_report(inode.fs(), verified_block(inode)); }
 
 BlockNr cluster_of(const FsContext& fs, BlockNr block) {
     const std::uint64_t first = fs.geometry.first_data_block;
@@ -45,7 +45,7 @@ bool is_shared(const BufferRef& buffer) {
 // One user less; true when there is none left, and the block was freed. Whoever sees the count at 1 is its only user,
 // so that the count cannot change any more.
 Result<bool> give_up_block(Handle& handle, FsContext& fs, const BufferRef& buffer) {
-    TRY(handle.write_access(buffer));
+    TRY(handle.get_write_access(buffer));
     {
         MutexLock guard(buffer->lock);
         auto& header = view_as<format::XattrBlockHeader>(buffer->data());
@@ -56,7 +56,7 @@ Result<bool> give_up_block(Handle& handle, FsContext& fs, const BufferRef& buffe
         }
     }
     const std::uint32_t ratio = fs.geometry.cluster_ratio;
-    TRY(handle.forget(buffer->block()));
+    TRY(handle.revoke(buffer->block()));
     TRY(fs.allocator.free(handle, cluster_of(fs, buffer->block()), ratio));
     return true;
 }
@@ -129,7 +129,7 @@ Result<std::vector<format::XattrToStore>> read_xattr_block(Inode& inode) {
     return out;
 }
 
-Result<bool> owns_xattr_block(Inode& inode) {
+Result<bool> is_xattr_block_unshared(Inode& inode) {
     if (!inode.xattr_block()) return false;
     return !is_shared(TRY(open_block(inode)));
 }
@@ -149,9 +149,9 @@ Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inod
     BufferRef old;
     if (inode.xattr_block()) old = TRY(open_block(inode));
     // All that is read, before anything changes.
-    TRY(inode.join(handle));
+    TRY(inode.get_write_access(handle));
     std::vector<BufferRef> held;
-    if (old) held = TRY(fs.allocator.hold_for_free(cluster_of(fs, old->block()), ratio));
+    if (old) held = TRY(fs.allocator.pin_blocks_for_free(cluster_of(fs, old->block()), ratio));
 
     if (items.empty()) {
         const bool last = TRY(give_up_block(handle, fs, old));
@@ -168,7 +168,7 @@ Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inod
         buffer->set_kind(BlockKind::xattr);
     };
     if (old && !is_shared(old)) {
-        TRY(handle.write_access(old));
+        TRY(handle.get_write_access(old));
         fill(old);
         return select(former, named, false);
     }
@@ -177,16 +177,16 @@ Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inod
     // last user to somebody else.
     const std::vector<std::uint32_t> copied = select(named, former, true);
     std::vector<InodeRef> values;
-    for (std::uint32_t number : copied) values.push_back(TRY(hold_value_inode(handle, inode.table(), InodeNr(number))));
+    for (std::uint32_t number : copied) values.push_back(TRY(get_value_inode(handle, inode.table(), InodeNr(number))));
     const BlockNr goal = fs.allocator.goal_for(inode.number());
     const BlockNr block = TRY(fs.allocator.allocate_metadata(handle, goal, nullptr, may_use_reserve));
     Result<BufferRef> fresh = fs.buffers.get(block, "attribute block");
-    if (Result<void> access = fresh ? handle.create_access(*fresh) : fail(fresh.error()); !access) {
+    if (Result<void> access = fresh ? handle.get_create_access(*fresh) : fail(fresh.error()); !access) {
         (void)fs.allocator.free(handle, cluster_of(fs, block), ratio);
         return fail(access.error());
     }
     fill(*fresh);
-    for (std::uint32_t number : copied) TRY(share_value_inode(handle, inode.table(), InodeNr(number)));
+    for (std::uint32_t number : copied) TRY(add_value_inode_reference(handle, inode.table(), InodeNr(number)));
     std::vector<std::uint32_t> surplus;
     if (old && TRY(give_up_block(handle, fs, old))) surplus = former;
     inode.set_xattr_block(block);

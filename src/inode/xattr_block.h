@@ -11,7 +11,7 @@ namespace uext4 {
 // Validated items with their values copied; none when the inode has no such block.
 Result<std::vector<format::XattrToStore>> read_xattr_block(Inode& inode);
 // Has its block no other user? (False without a block.)
-Result<bool> owns_xattr_block(Inode& inode);
+Result<bool> is_xattr_block_unshared(Inode& inode);
 // Would these items fit in a block?
 bool xattr_block_fits(const FsContext& fs, const std::vector<format::XattrToStore>& items);
 // The inode's block holds these items afterwards: changed in place when it is its own, else a new block and one user

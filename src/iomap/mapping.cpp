@@ -2,15 +2,15 @@
 
 namespace uext4 {
 
-const char* place_name(Place place) {
+const char* block_state_name(BlockState place) {
     switch (place) {
-        case Place::hole: return "hole";
-        case Place::reserved: return "reserved";
-        case Place::granted: return "granted";
-        case Place::inline_data: return "inline";
-        case Place::unwritten: return "unwritten";
-        case Place::written: return "written";
-        case Place::mapped: return "mapped";
+        case BlockState::hole: return "hole";
+        case BlockState::delayed: return "reserved";
+        case BlockState::allocated: return "granted";
+        case BlockState::inline_data: return "inline";
+        case BlockState::unwritten: return "unwritten";
+        case BlockState::converting: return "written";
+        case BlockState::mapped: return "mapped";
     }
     return "unknown";
 }

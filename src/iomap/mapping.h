@@ -7,35 +7,35 @@
 
 namespace uext4 {
 
-enum class Place : std::uint8_t {
+enum class BlockState : std::uint8_t {
     hole,         // nowhere: reads as zeros
-    reserved,     // dirty in the page cache; space is promised, no block chosen
-    granted,      // dirty or on its way, or on the device, in blocks that no on-disk structure names yet
+    delayed,     // dirty in the page cache; space is promised, no block chosen
+    allocated,      // dirty or on its way, or on the device, in blocks that no on-disk structure names yet
     inline_data,  // in the inode
     unwritten,    // blocks named on disk, contents undefined: reads as zeros
-    written,      // unwritten on disk, data on the device: conversion pending, reads come from the block
+    converting,      // unwritten on disk, data on the device: conversion pending, reads come from the block
     mapped        // blocks named on disk
 };
-const char* place_name(Place place);
+const char* block_state_name(BlockState place);
 
 // A run of bytes that live alike and contiguously. The cookie is the sequence number of the inode's map at the lookup:
 // while it is the same, every run is where it was. Who holds the folio, or what excludes its change, from the look on
 // need not compare it (docs/adr/0011-one-iterator.md).
 struct Mapping {
-    Place place = Place::hole;
+    BlockState state = BlockState::hole;
     std::uint64_t offset = 0;  // bytes, a multiple of the block size (0 for inline data)
     std::uint64_t length = 0;  // bytes
     BlockNr block;             // first block, for granted, unwritten, written, mapped
-    std::uint64_t cookie = 0;
-    bool arriving = false;  // granted, and the data is in no cache and not on the device yet: still reads as before
+    std::uint64_t sequence = 0;
+    bool data_pending = false;  // granted, and the data is in no cache and not on the device yet: still reads as before
 
     std::uint64_t end() const { return offset + length; }
     bool has_block() const {
-        return place == Place::granted || place == Place::unwritten || place == Place::written ||
-               place == Place::mapped;
+        return state == BlockState::allocated || state == BlockState::unwritten || state == BlockState::converting ||
+               state == BlockState::mapped;
     }
     bool reads_device() const {
-        return (place == Place::granted && !arriving) || place == Place::written || place == Place::mapped;
+        return (state == BlockState::allocated && !data_pending) || state == BlockState::converting || state == BlockState::mapped;
     }
 };
 

@@ -11,31 +11,31 @@
 
 namespace uext4 {
 
-class BlockMemory {
+class BlockPool {
 public:
-    explicit BlockMemory(std::size_t block_size) : block_size_(block_size) {}
-    ~BlockMemory();
-    BlockMemory(const BlockMemory&) = delete;
+    explicit BlockPool(std::size_t block_size) : block_size_(block_size) {}
+    ~BlockPool();
+    BlockPool(const BlockPool&) = delete;
 
     // Gives a block back to where it came from; with no `from`, to delete[].
-    struct Giver {
-        BlockMemory* from = nullptr;
+    struct Deleter {
+        BlockPool* pool = nullptr;
         void operator()(std::byte* block) const;
     };
-    using Block = std::unique_ptr<std::byte[], Giver>;
+    using Block = std::unique_ptr<std::byte[], Deleter>;
 
     // What it holds is undefined. ENOMEM.
-    Result<Block> take();
+    Result<Block> allocate();
     std::size_t chunks() const;
 
 private:
-    void give_back(std::byte* block);
+    void free(std::byte* block);
 
     static constexpr std::size_t chunk_bytes = std::size_t{1} << 20;
     std::size_t block_size_, used_ = 0;
     mutable Mutex lock_{Rank::Leaf, "BlockMemory::lock"};
     std::vector<void*> chunks_;
-    std::vector<std::byte*> free_;
+    std::vector<std::byte*> free_blocks_;
 };
 
 }  // namespace uext4

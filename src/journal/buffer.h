@@ -68,16 +68,16 @@ private:
     friend struct JournalState;
     BlockNr block_;
     std::uint32_t size_ = 0;
-    std::unique_ptr<std::byte[], BlockMemory::Giver> data_;
+    std::unique_ptr<std::byte[], BlockPool::Deleter> data_;
     std::atomic<BlockKind> kind_{BlockKind::unchecked};
     std::atomic<std::uint32_t> references_{0};
     std::atomic<bool> uptodate_{false};
     std::atomic<bool> recently_used_{false};
-    Mutex reading_{Rank::Journal, "Buffer::reading"};
+    Mutex read_lock_{Rank::Journal, "Buffer::reading"};
     // The journal's part, guarded by its lists lock (joined_ may be read without it by the thread whose handle is
     // open).
-    std::atomic<std::uint64_t> joined_{0};  // the newest transaction that has the block
-    std::uint64_t checkpoint_ = 0;          // the durable transaction whose image is not home yet; 0: none
+    std::atomic<std::uint64_t> transaction_{0};  // the newest transaction that has the block
+    std::uint64_t checkpoint_tid_ = 0;          // the durable transaction whose image is not home yet; 0: none
 };
 
 // A counted reference.
@@ -120,17 +120,17 @@ public:
     // The block without reading it: the caller fills it whole under create_access. Never fails on a valid number.
     Result<BufferRef> get(BlockNr block, const char* what);
     // The same for file contents, which are many and go together: their memory goes back to the system with the last.
-    Result<BufferRef> get_for_contents(BlockNr block);
+    Result<BufferRef> get_for_journaled_data(BlockNr block);
     // Only if it is cached and up to date.
     BufferRef find(BlockNr block);
     // Starts reading blocks that will be wanted soon, in one request where they adjoin; errors are left to read().
     void read_ahead(BlockNr first, std::uint32_t count);
     // Drops the contents of a block that no transaction holds (it was freed): the next read() goes to the device.
-    void drop(BlockNr block);
-    void drop_all_clean();
+    void invalidate(BlockNr block);
+    void invalidate_all_clean();
 
     // Hears of each block that cannot be read, whatever locks its reader holds. Before there are users.
-    void set_on_unreadable(std::function<void(const Error&)> told);
+    void set_read_error_callback(std::function<void(const Error&)> told);
 
     std::uint32_t block_size() const;
     std::uint64_t blocks_count() const;
@@ -139,7 +139,7 @@ public:
 
 private:
     struct State;
-    using Memory = std::unique_ptr<std::byte[], BlockMemory::Giver>;
+    using Memory = std::unique_ptr<std::byte[], BlockPool::Deleter>;
     BufferRef find_or_add(BlockNr block, Memory&& memory);
     std::unique_ptr<State> state_;
 };

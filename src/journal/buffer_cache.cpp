@@ -39,7 +39,7 @@ struct BufferCache::State {
     std::uint64_t blocks, limit;
     std::atomic<std::uint64_t> bytes{0};
     std::function<void(const Error&)> on_unreadable;
-    BlockMemory contents{block_size};  // outlives the buffers
+    BlockPool contents{block_size};  // outlives the buffers
     std::array<Shard, shard_count> shards;
 
     Shard& shard(BlockNr block) { return shards[(block.value / 8) % shard_count]; }
@@ -49,7 +49,7 @@ BufferCache::BufferCache(BlockDevice& device, std::uint32_t block_size, std::uin
     : state_(std::make_unique<State>(device, block_size, blocks_count, limit)) {}
 BufferCache::~BufferCache() = default;
 
-void BufferCache::set_on_unreadable(std::function<void(const Error&)> told) { state_->on_unreadable = std::move(told); }
+void BufferCache::set_read_error_callback(std::function<void(const Error&)> told) { state_->on_unreadable = std::move(told); }
 
 std::uint32_t BufferCache::block_size() const { return state_->block_size; }
 std::uint64_t BufferCache::blocks_count() const { return state_->blocks; }
@@ -61,9 +61,9 @@ Result<BufferRef> BufferCache::get(BlockNr block, const char* what) {
     return find_or_add(block, nullptr);
 }
 
-Result<BufferRef> BufferCache::get_for_contents(BlockNr block) {
+Result<BufferRef> BufferCache::get_for_journaled_data(BlockNr block) {
     if (block.value >= state_->blocks) return fail(EUCLEAN, "journaled data: block {} of {}", block, state_->blocks);
-    return find_or_add(block, TRY(state_->contents.take()));
+    return find_or_add(block, TRY(state_->contents.allocate()));
 }
 
 // `memory` is for the buffer if there is none yet; without, it is malloc's, with the sanitizers' eyes on its borders.
@@ -116,7 +116,7 @@ Result<BufferRef> BufferCache::read(BlockNr block, const char* what) {
     // Two readers of one block meet here: the second finds what the first has read.
     atomic_point("Buffer::uptodate", &buffer->uptodate_);
     if (buffer->uptodate_.load(std::memory_order_acquire)) return buffer;
-    MutexLock guard(buffer->reading_);
+    MutexLock guard(buffer->read_lock_);
     if (buffer->uptodate_.load(std::memory_order_acquire)) return buffer;
     if (Result<void> r = state_->device.read(block.value * state_->block_size, buffer->data()); !r) {
         const Error error{r.error().code, fmt::format("{}: block {}: {}", what, block, r.error().what)};
@@ -163,7 +163,7 @@ void BufferCache::read_ahead(BlockNr first, std::uint32_t count) {
         bytes.resize(run.size() * s.block_size);
         if (!s.device.read((first.value + i) * s.block_size, bytes)) return;
         for (std::size_t k = 0; k < run.size(); ++k) {
-            MutexLock guard(run[k]->reading_);
+            MutexLock guard(run[k]->read_lock_);
             // Somebody may have read it, filled it or changed it meanwhile: theirs is newer.
             if (run[k]->uptodate_.load()) continue;
             std::memcpy(run[k]->data().data(), bytes.data() + k * s.block_size, s.block_size);
@@ -174,7 +174,7 @@ void BufferCache::read_ahead(BlockNr first, std::uint32_t count) {
     }
 }
 
-void BufferCache::drop(BlockNr block) {
+void BufferCache::invalidate(BlockNr block) {
     Shard& shard = state_->shard(block);
     std::unique_ptr<Buffer> gone;
     MutexLock guard(shard.lock);
@@ -193,7 +193,7 @@ void BufferCache::drop(BlockNr block) {
     state_->bytes.fetch_sub(state_->block_size);
 }
 
-void BufferCache::drop_all_clean() {
+void BufferCache::invalidate_all_clean() {
     for (Shard& shard : state_->shards) {
         std::vector<std::unique_ptr<Buffer>> gone;
         MutexLock guard(shard.lock);

@@ -33,11 +33,11 @@ struct Counted {
 unsigned first_byte(const BufferRef& b) { return std::to_integer<unsigned>(b->data()[0]); }
 
 TEST(BlockMemory, GoesBackWithTheLastBlock) {
-    BlockMemory memory(4096);
+    BlockPool memory(4096);
     for (int round = 0; round < 2; ++round) {
-        std::vector<BlockMemory::Block> blocks;
+        std::vector<BlockPool::Block> blocks;
         for (int i = 0; i < 600; ++i) {
-            auto block = memory.take();
+            auto block = memory.allocate();
             ASSERT_TRUE(block) << block.error().what;
             std::memset(block->get(), i, 4096);
             blocks.push_back(std::move(*block));
@@ -93,7 +93,7 @@ TEST(BufferCache, CleanBuffersBeyondTheLimitGoReferencedOnesStay) {
     EXPECT_LE(cache.cached_bytes(), 96 * block_size);
     EXPECT_EQ(cache.find(BlockNr(7)).get(), kept.get());
     EXPECT_FALSE(cache.find(BlockNr(100)));
-    cache.drop_all_clean();
+    cache.invalidate_all_clean();
     EXPECT_EQ(cache.cached_bytes(), block_size);
 }
 
@@ -118,12 +118,12 @@ TEST(BufferCache, WhatWasDroppedIsReadAgainAndUnchecked) {
     BufferCache cache(d.device, block_size, blocks, 1u << 20);
     (*cache.read(BlockNr(5), "test"))->set_kind(BlockKind::xattr);
     EXPECT_EQ((*cache.read(BlockNr(5), "test"))->kind(), BlockKind::xattr);
-    cache.drop(BlockNr(5));
+    cache.invalidate(BlockNr(5));
     EXPECT_FALSE(cache.find(BlockNr(5)));
     EXPECT_EQ((*cache.read(BlockNr(5), "test"))->kind(), BlockKind::unchecked);
     EXPECT_EQ(d.reads, 2u);
     const BufferRef held = *cache.read(BlockNr(5), "test");
-    cache.drop(BlockNr(5));
+    cache.invalidate(BlockNr(5));
     EXPECT_EQ(held->kind(), BlockKind::unchecked);
     EXPECT_EQ(first_byte(*cache.read(BlockNr(5), "test")), 5u);
 }

@@ -21,8 +21,8 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         // A block that the running transaction has changed cannot go home as it is.
         const bool held_up =
             running && std::ranges::any_of(checkpoint.buffers, [this](const auto& entry) {
-                const bool is_changed = entry.second->joined_.load() == running->tid;
-                const bool is_freed = running->forgotten.contains(entry.first);
+                const bool is_changed = entry.second->transaction_.load() == running->tid;
+                const bool is_freed = running->freed_blocks.contains(entry.first);
                 return (is_changed && UEXT4_SEAM(home_is_committed)) || (is_freed && UEXT4_SEAM(home_is_not_freed));
             });
         if (held_up) break;
@@ -58,22 +58,22 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         images[i].bytes = copy;
         at += block_size;
     }
-    std::ranges::sort(images, {}, [](const LogImage& i) { return i.home.value; });
-    going_home = true;
+    std::ranges::sort(images, {}, [](const LogImage& i) { return i.block.value; });
+    checkpoint_writing = true;
     guard.unlock();
-    Result<void> home = write_home(images);
-    if (home && !options.barrier) home = make_durable(device);
+    Result<void> home = write_in_place(images);
+    if (home && !options.barrier) home = flush_completed_writes(device);
     guard.lock();
-    going_home = false;
-    ++arrivals_at_home;
+    checkpoint_writing = false;
+    ++checkpoint_writes_done;
     changed.notify_all();
     if (home && !aborted.load()) {
         std::vector<BlockNr> data_blocks;
         std::uint64_t freed = 0, passed = 0;
         for (auto it = checkpoints.begin(); it != end; it = checkpoints.erase(it)) {
             for (const auto& [number, buffer] : it->second.buffers) {
-                buffer->checkpoint_ = 0;
-                not_home.erase(number);
+                buffer->checkpoint_tid_ = 0;
+                checkpoint_of_block.erase(number);
                 if (buffer->kind() == BlockKind::journaled_data) {
                     buffer->set_kind(BlockKind::unchecked);
                     data_blocks.emplace_back(number);
@@ -85,17 +85,17 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         const bool empty = checkpoints.empty();
         const std::uint32_t start = empty ? head : checkpoints.begin()->second.log_start;
         const std::uint32_t sequence = empty ? log_sequence : checkpoints.begin()->second.sequence;
-        tail_moving = true;
-        if (!UEXT4_SEAM(tail_counts)) out_of_log.store(last);
+        tail_update_pending = true;
+        if (!UEXT4_SEAM(tail_counts)) newest_tid_out_of_log.store(last);
         guard.unlock();
         written.clear();
-        for (BlockNr block : data_blocks) buffers.drop(block);
+        for (BlockNr block : data_blocks) buffers.invalidate(block);
         // J4: the blocks are home and flushed; only then the tail moves.
         home = write_super(start, sequence);
         guard.lock();
-        tail_moving = false;
+        tail_update_pending = false;
         if (home) {
-            out_of_log.store(last);
+            newest_tid_out_of_log.store(last);
             log_free += freed;
             counters.checkpoints += passed;
         }

@@ -13,7 +13,7 @@ namespace uext4 {
 void JournalState::commit_running(MutexLock& guard) {
     running->locked = true;
     while (running->handles > 0 && !aborted.load())
-        drained.wait(lists, handles_of("handles of transaction", running->tid), writes_since);
+        drained.wait(lock, handles_resource("handles of transaction", running->tid), writer_location);
     if (aborted.load()) return;
 
     // No handle is open and none can be opened: what the blocks say now is what the transaction's handles left.
@@ -32,7 +32,7 @@ void JournalState::commit_running(MutexLock& guard) {
     }
     for (const auto& [number, contents] : t.data) {
         // From now on the block is a buffer like any other: it goes home by a checkpoint.
-        Result<BufferRef> buffer = buffers.get_for_contents(BlockNr(number));
+        Result<BufferRef> buffer = buffers.get_for_journaled_data(BlockNr(number));
         if (!buffer) {
             copied = fail(buffer.error());
             break;
@@ -49,16 +49,16 @@ void JournalState::commit_running(MutexLock& guard) {
     committing = std::move(running);
     committing_log_blocks = has_log ? log_blocks_for(t, images.size()) : 0;
     changed.notify_all();
-    std::ranges::sort(images, {}, [](const LogImage& i) { return i.home.value; });
+    std::ranges::sort(images, {}, [](const LogImage& i) { return i.block.value; });
 
     const std::uint32_t log_start = head;
     std::uint64_t used = 0;
     guard.unlock();
-    if (!UEXT4_SEAM(freed_when_durable)) t.run_actions();
+    if (!UEXT4_SEAM(freed_when_durable)) t.run_durable_callbacks();
     Result<void> written = copied;
     if (written && !t.empty()) {
         if (has_log) written = write_log(t, images, used);
-        else written = write_home(images);
+        else written = write_in_place(images);
     }
     if (!written) abort(written.error());
     guard.lock();
@@ -73,20 +73,20 @@ void JournalState::commit_running(MutexLock& guard) {
         home.sequence = log_sequence++;
         home.log_blocks = used;
         for (auto& [number, buffer] : t.buffers) {
-            take_off_checkpoints(number);
-            buffer->checkpoint_ = t.tid;
+            remove_from_checkpoints(number);
+            buffer->checkpoint_tid_ = t.tid;
             home.buffers.emplace(number, buffer);
-            not_home.emplace(number, t.tid);
+            checkpoint_of_block.emplace(number, t.tid);
         }
         ++counters.commits;
         counters.blocks_logged += images.size();
-        counters.revokes += t.revoked.size();
+        counters.revokes += t.revoked_blocks.size();
     } else if (!t.empty()) {
         ++counters.commits;
         counters.blocks_logged += images.size();
     }
     // Freed blocks: older images of theirs need not go home any more.
-    for (const std::uint64_t number : t.forgotten) take_off_checkpoints(number);
+    for (const std::uint64_t number : t.freed_blocks) remove_from_checkpoints(number);
     std::unique_ptr<Transaction> done = std::move(committing);
     guard.unlock();
     std::vector<BlockNr> data_blocks;
@@ -99,35 +99,35 @@ void JournalState::commit_running(MutexLock& guard) {
         }
     }
     done->buffers.clear();
-    for (const BlockNr block : data_blocks) buffers.drop(block);
-    for (const std::uint64_t number : done->forgotten) buffers.drop(BlockNr(number));
-    done->run_actions();
+    for (const BlockNr block : data_blocks) buffers.invalidate(block);
+    for (const std::uint64_t number : done->freed_blocks) buffers.invalidate(BlockNr(number));
+    done->run_durable_callbacks();
     guard.lock();
     // Whoever waited for it finds what it freed free.
     durable_tid = done->tid;
     changed.notify_all();
 }
 
-void JournalState::take_off_checkpoints(std::uint64_t block) {
-    const auto in = not_home.find(block);
-    if (in == not_home.end()) return;
+void JournalState::remove_from_checkpoints(std::uint64_t block) {
+    const auto in = checkpoint_of_block.find(block);
+    if (in == checkpoint_of_block.end()) return;
     auto& buffers_of = checkpoints.at(in->second).buffers;
     const auto it = buffers_of.find(block);
-    it->second->checkpoint_ = 0;
+    it->second->checkpoint_tid_ = 0;
     buffers_of.erase(it);
-    not_home.erase(in);
+    checkpoint_of_block.erase(in);
 }
 
 // Without a log: the blocks go home at once. Sorted by block; adjoining ones in one request.
-Result<void> JournalState::write_home(const std::vector<LogImage>& images) {
+Result<void> JournalState::write_in_place(const std::vector<LogImage>& images) {
     for (std::size_t i = 0; i < images.size();) {
         std::vector<ConstBytes> parts;
         std::size_t j = i;
-        while (j < images.size() && images[j].home.value == images[i].home.value + (j - i) && j - i < 512) {
+        while (j < images.size() && images[j].block.value == images[i].block.value + (j - i) && j - i < 512) {
             parts.push_back(images[j].bytes);
             ++j;
         }
-        const std::uint64_t at = images[i].home.value * block_size;
+        const std::uint64_t at = images[i].block.value * block_size;
         Result<void> written = device.writev(at, parts);
         // Half a superblock on the device would hide the log, which has all of it: it is written again, or given up.
         const bool has_super = at <= format::super_offset && format::super_offset < at + parts.size() * block_size;
@@ -135,7 +135,7 @@ Result<void> JournalState::write_home(const std::vector<LogImage>& images) {
         TRY(std::move(written));
         i = j;
     }
-    return options.barrier ? make_durable(device) : Result<void>();
+    return options.barrier ? flush_completed_writes(device) : Result<void>();
 }
 
 }  // namespace uext4

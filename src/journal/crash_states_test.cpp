@@ -45,7 +45,7 @@ History make_history(const LogShape& shape, unsigned transactions) {
                 m.put(handle, b, static_cast<unsigned>(now[b]));
             }
             if (freed) {
-                EXPECT_TRUE(handle.forget(BlockNr(freed)));
+                EXPECT_TRUE(handle.revoke(BlockNr(freed)));
                 now[freed] = anything;
             }
             handle.stop();
@@ -58,7 +58,7 @@ History make_history(const LogShape& shape, unsigned transactions) {
             EXPECT_TRUE(device.write(freed * shape.block_size, data));
             EXPECT_TRUE(device.flush());
             durable();
-            m.cache.drop(BlockNr(freed));
+            m.cache.invalidate(BlockNr(freed));
         }
         EXPECT_TRUE(m.journal->close());
     }
@@ -160,7 +160,7 @@ TEST(CrashStates, FourThreadsCountInSharedBlocks) {
                     for (unsigned k = 0; k < 2; ++k) {
                         auto buffer = m.cache.read(BlockNr(30 + (t + i + k * 3) % 6), "test");
                         ASSERT_TRUE(buffer);
-                        ASSERT_TRUE(handle.write_access(*buffer));
+                        ASSERT_TRUE(handle.get_write_access(*buffer));
                         MutexLock guard((*buffer)->lock);
                         auto& count = view_as<Le32>((*buffer)->data());
                         count = count + 1;

@@ -21,7 +21,7 @@ std::size_t JournalState::revokes_per_block() const {
 void JournalState::abort(const Error& why) {
     std::function<void(const Error&)> tell;
     {
-        MutexLock guard(lists);
+        MutexLock guard(lock);
         if (aborted.load()) return;
         abort_reason = why;
         atomic_point("JournalState::aborted", &aborted);
@@ -34,29 +34,29 @@ void JournalState::abort(const Error& why) {
     if (tell) tell(why);
 }
 
-bool JournalState::crowded() const {
+bool JournalState::needs_checkpoint() const {
     return has_log && !checkpoints.empty() &&
-           (log_free < (layout.ring_end() - layout.first) / 2 || waiting_bytes() > options.waiting_bytes / 2);
+           (log_free < (layout.ring_end() - layout.first) / 2 || checkpoint_bytes() > options.max_checkpoint_bytes / 2);
 }
 
 // Each handle asks: small transactions that are not home yet may be thousands.
-std::uint64_t JournalState::waiting_bytes() const { return not_home.size() * block_size; }
+std::uint64_t JournalState::checkpoint_bytes() const { return checkpoint_of_block.size() * block_size; }
 
-std::uint64_t JournalState::logging_bytes() const { return committing ? committing->bytes(block_size) : 0; }
+std::uint64_t JournalState::committing_bytes() const { return committing ? committing->bytes(block_size) : 0; }
 
-bool JournalState::full(const Transaction& t, unsigned credits) const {
-    return weight(t) + t.outstanding + credits > max_credits || t.bytes(block_size) >= 2 * options.close_at_bytes;
+bool JournalState::is_full(const Transaction& t, unsigned credits) const {
+    return log_blocks_of(t) + t.outstanding_credits + credits > max_credits || t.bytes(block_size) >= 2 * options.max_transaction_bytes;
 }
 
-bool JournalState::has_room(std::uint64_t committed_blocks, std::uint64_t committed_bytes) const {
+bool JournalState::has_log_space(std::uint64_t committed_blocks, std::uint64_t committed_bytes) const {
     return (!has_log || log_free >= max_log_blocks + committed_blocks) &&
-           waiting_bytes() + committed_bytes <= options.waiting_bytes;
+           checkpoint_bytes() + committed_bytes <= options.max_checkpoint_bytes;
 }
 
-void JournalState::commit_with_room(MutexLock& guard) {
+void JournalState::commit_after_making_space(MutexLock& guard) {
     const Tid tid = running->tid;
     const auto leaves_room = [this](const Transaction& t) {
-        return has_room(log_blocks_for(t, t.blocks() + t.outstanding), t.bytes(block_size));
+        return has_log_space(log_blocks_for(t, t.blocks() + t.outstanding_credits), t.bytes(block_size));
     };
     while (UEXT4_SEAM(log_has_room) && !checkpoints.empty() && !leaves_room(*running)) {
         checkpoint_oldest(guard);
@@ -67,17 +67,17 @@ void JournalState::commit_with_room(MutexLock& guard) {
 
 void JournalState::begin_writing(SourceLocation where) {
     writing = true;
-    writes_since = where;
+    writer_location = where;
     note_held({&writing, "log"}, where);
 }
 
 void JournalState::end_writing() {
     writing = false;
-    note_given_up(&writing);
+    note_released(&writing);
 }
 
 template <class Work>
-bool JournalState::as_writer(MutexLock& guard, Work work, SourceLocation where) {
+bool JournalState::with_log_writer(MutexLock& guard, Work work, SourceLocation where) {
     begin_writing(where);
     bool done = true;
     try {
@@ -100,15 +100,15 @@ bool JournalState::as_writer(MutexLock& guard, Work work, SourceLocation where) 
 // is the writer.
 bool JournalState::do_work(MutexLock& guard) {
     if (running && commit_wanted >= running->tid) {
-        commit_with_room(guard);
+        commit_after_making_space(guard);
         return true;
     }
     if (running && options.commit_interval.count() > 0 && running->started.count() != 0 &&
         monotonic_now() - running->started >= options.commit_interval) {
-        commit_with_room(guard);
+        commit_after_making_space(guard);
         return true;
     }
-    if (!checkpoints.empty() && (checkpoint_wanted >= checkpoints.begin()->first || space_wanted || crowded())) {
+    if (!checkpoints.empty() && (checkpoint_wanted >= checkpoints.begin()->first || space_wanted || needs_checkpoint())) {
         checkpoint_oldest(guard);
         return true;
     }
@@ -132,12 +132,12 @@ bool JournalState::do_work(MutexLock& guard) {
 
 // The journal's thread.
 void JournalState::run() {
-    MutexLock guard(lists);
+    MutexLock guard(lock);
     bool marked_abort = false, tried_to_mark = false;
     for (;;) {
         if (writing) {
             thread_waits = true;
-            work.wait(lists, {&writing, "log"});
+            work.wait(lock, {&writing, "log"});
             thread_waits = false;
             continue;
         }
@@ -154,26 +154,26 @@ void JournalState::run() {
                 continue;
             }
             if (stop) break;
-            work.wait(lists);
+            work.wait(lock);
             continue;
         }
-        if (in_turn() && !asked && !stop) {
-            work.wait(lists);
+        if (is_synchronous() && !work_requested && !stop) {
+            work.wait(lock);
             continue;
         }
-        if (as_writer(guard, [&] { return do_work(guard); }, SourceLocation::current())) continue;
+        if (with_log_writer(guard, [&] { return do_work(guard); }, SourceLocation::current())) continue;
         if (stop) break;
-        if (std::exchange(asked, false)) {
+        if (std::exchange(work_requested, false)) {
             changed.notify_all();
             continue;
         }
         if (options.commit_interval.count() > 0 && running && running->started.count() != 0) {
             const auto left = running->started + options.commit_interval - monotonic_now();
-            work.wait_for(lists, std::max<std::chrono::nanoseconds>(left, std::chrono::milliseconds(1)));
+            work.wait_for(lock, std::max<std::chrono::nanoseconds>(left, std::chrono::milliseconds(1)));
         } else {
-            thread_sleeps = true;
-            work.wait(lists);
-            thread_sleeps = false;
+            thread_idle = true;
+            work.wait(lock);
+            thread_idle = false;
         }
     }
     stopped = true;
@@ -181,13 +181,13 @@ void JournalState::run() {
 }
 
 // By the caller's own thread, unless somebody writes already. lists held.
-void JournalState::commit_here(MutexLock& guard, SourceLocation where) {
+void JournalState::commit_in_caller(MutexLock& guard, SourceLocation where) {
     const auto commit = [&] {
-        commit_with_room(guard);
+        commit_after_making_space(guard);
         return true;
     };
-    as_writer(guard, commit, where);
-    if (thread_waits || crowded()) work.notify_all();
+    with_log_writer(guard, commit, where);
+    if (thread_waits || needs_checkpoint()) work.notify_all();
 }
 
 Journal::Journal(std::unique_ptr<JournalState> state) : state_(std::move(state)) { state_->owner = this; }
@@ -195,14 +195,14 @@ Journal::Journal(std::unique_ptr<JournalState> state) : state_(std::move(state))
 Journal::~Journal() {
     JournalState& s = *state_;
     {
-        MutexLock guard(s.lists);
+        MutexLock guard(s.lock);
         s.stop = true;
         s.work.notify_all();
     }
     s.thread.join();
 }
 
-std::unique_ptr<Journal> Journal::create_none(BufferCache& buffers, JournalOptions options) {
+std::unique_ptr<Journal> Journal::create_without_log(BufferCache& buffers, JournalOptions options) {
     auto state = std::make_unique<JournalState>(buffers, std::move(options));
     state->max_credits = 1u << 16;
     std::unique_ptr<Journal> journal(new Journal(std::move(state)));
@@ -219,11 +219,11 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, const std::
     s->log = LogMap(log);
     const std::uint64_t blocks = s->log.blocks();
     s->super_bytes.resize(s->block_size);
-    const BlockNr first = TRY(s->log.place(0));
+    const BlockNr first = TRY(s->log.block_at(0));
     TRY(s->device.read(first.value * s->block_size, s->super_bytes));
     s->layout = TRY(
         format::parse_journal_super(view_as<format::JournalSuper>(ConstBytes(s->super_bytes)), s->block_size, blocks));
-    const bool resumes = s->options.after_fast_commits && s->layout.start != 0;
+    const bool resumes = s->options.replaces_fast_commits && s->layout.start != 0;
     if (s->layout.start != 0 && !resumes)
         return fail(EUCLEAN, "journal: s_start is {}, it needs recovery", s->layout.start);
     if (s->layout.has(format::journal::incompat_async_commit) && !resumes) {
@@ -242,20 +242,20 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, const std::
             super.feature_compat = super.feature_compat & ~j::compat_checksum;
             super.checksum_type = j::checksum_crc32c;
         }
-        if (s->options.wide) features |= j::incompat_64bit;
+        if (s->options.block_numbers_64bit) features |= j::incompat_64bit;
         // Otherwise the kernel, which sets this once it has recovered the log, might find the log's head in what it
         // takes for their area then, and go on from there beyond the end of the log.
-        if (s->options.fast_commits && format::has_room_for_fast_commits(super)) features |= j::incompat_fast_commit;
+        if (s->options.reserves_fast_commit_area && format::has_room_for_fast_commits(super)) features |= j::incompat_fast_commit;
         super.feature_incompat = features;
         if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
         s->layout = TRY(format::parse_journal_super(super, s->block_size, blocks));
     }
-    s->drops_fast_commits = s->options.fast_commits && s->layout.has(format::journal::incompat_fast_commit);
+    s->clears_fast_commit_feature = s->options.reserves_fast_commit_area && s->layout.has(format::journal::incompat_fast_commit);
     s->recorded_error = s->layout.error_code();
     view_as<format::JournalSuper>(Bytes(s->super_bytes)).error = 0u;
     // The superblock says already where the transaction is looked for.
     s->head = resumes ? s->layout.start : s->layout.first;
-    s->marked = resumes;
+    s->log_in_use = resumes;
     const std::uint64_t ring = s->layout.ring_end() - s->layout.first;
     s->log_free = ring;
     s->log_sequence = s->layout.sequence ? s->layout.sequence : 1;
@@ -270,7 +270,7 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, const std::
 
 bool Journal::has_log() const { return state_->has_log; }
 unsigned Journal::max_credits() const { return state_->max_credits; }
-bool Journal::aborted() const {
+bool Journal::is_aborted() const {
     atomic_point("JournalState::aborted", &state_->aborted);
     return state_->aborted.load();
 }
@@ -281,49 +281,49 @@ Result<Handle> Journal::start(unsigned credits, SourceLocation where) {
     rank_checker::check_rank(Rank::Transaction, &s, "handle of transaction", 0, where);
     if (credits > s.max_credits)
         return fail(ENOSPC, "journal: an operation of {} blocks, at most {}", credits, s.max_credits);
-    MutexLock guard(s.lists, where);
+    MutexLock guard(s.lock, where);
     for (;;) {
         if (s.aborted.load()) return s.aborted_error();
         if (s.stop) return fail(EROFS, "the journal is closed");
-        if (s.in_turn() && s.has_work()) {
+        if (s.is_synchronous() && s.has_work()) {
             s.wake(where);
             continue;
         }
         if (s.running && s.running->locked) {
-            s.changed.wait(s.lists, s.writer("commit of transaction", s.running->tid), where);
+            s.changed.wait(s.lock, s.log_writer_resource("commit of transaction", s.running->tid), where);
             continue;
         }
         if (!s.running) {
             // Whenever a transaction runs there is room in the log for it and for the one that is being committed.
-            if (!s.has_room(s.committing ? s.committing_log_blocks : 0, s.logging_bytes()) &&
+            if (!s.has_log_space(s.committing ? s.committing_log_blocks : 0, s.committing_bytes()) &&
                 UEXT4_SEAM(log_has_room)) {
-                if (!s.committing && s.checkpoints.empty() && !s.tail_moving) return fail(ENOSPC, "journal: too small");
+                if (!s.committing && s.checkpoints.empty() && !s.tail_update_pending) return fail(ENOSPC, "journal: too small");
                 s.space_wanted = true;
-                if (s.in_turn()) continue;
+                if (s.is_synchronous()) continue;
                 s.work.notify_all(where);
-                s.changed.wait(s.lists, s.writer("room in the log for transaction", s.next_tid), where);
+                s.changed.wait(s.lock, s.log_writer_resource("room in the log for transaction", s.next_tid), where);
                 continue;
             }
             s.running = std::make_unique<Transaction>();
             s.running->tid = s.next_tid++;
         }
         Transaction& t = *s.running;
-        if (s.full(t, credits)) {
+        if (s.is_full(t, credits)) {
             s.commit_wanted = std::max(s.commit_wanted, t.tid);
-            if (s.in_turn()) continue;
+            if (s.is_synchronous()) continue;
             s.work.notify_all(where);
-            s.changed.wait(s.lists, s.writer("commit of transaction", t.tid), where);
+            s.changed.wait(s.lock, s.log_writer_resource("commit of transaction", t.tid), where);
             continue;
         }
         ++t.handles;
-        t.outstanding += credits;
+        t.outstanding_credits += credits;
         ++s.counters.handles;
         Handle handle;
         handle.journal_ = &s;
         handle.transaction_ = &t;
         handle.credits_ = credits;
-        handle.unwinding_ = std::uncaught_exceptions();
-        rank_checker::push_rank(Rank::Transaction, s.handles_of("handle of transaction", t.tid), 0, false, where);
+        handle.exceptions_at_start_ = std::uncaught_exceptions();
+        rank_checker::push_rank(Rank::Transaction, s.handles_resource("handle of transaction", t.tid), 0, false, where);
         return handle;
     }
 }
@@ -331,7 +331,7 @@ Result<Handle> Journal::start(unsigned credits, SourceLocation where) {
 Result<void> Handle::restart(unsigned wanted, SourceLocation where) {
     JournalState* s = journal_;
     // A structure that has grown asks for more than its caller knows; with less it would find no room again and again.
-    if (s) wanted = std::max(wanted, std::min(refused_, s->max_credits));
+    if (s) wanted = std::max(wanted, std::min(refused_credits_, s->max_credits));
     stop();
     if (!s) return fail(EIO, "a handle that is not open was restarted");
     Journal* journal = s->owner;
@@ -339,30 +339,30 @@ Result<void> Handle::restart(unsigned wanted, SourceLocation where) {
     return {};
 }
 
-Tid Journal::running() const {
-    MutexLock guard(state_->lists);
+Tid Journal::running_tid() const {
+    MutexLock guard(state_->lock);
     return state_->running ? state_->running->tid : state_->next_tid - 1;
 }
 
 int Journal::recorded_error() const { return state_->recorded_error; }
-Result<void> Journal::forget_recorded_error() {
+Result<void> Journal::clear_recorded_error() {
     const auto& super = view_as<format::JournalSuper>(Bytes(state_->super_bytes));
     return state_->write_super(super.start, super.sequence);
 }
 
-bool Journal::collects(Tid tid) const {
-    MutexLock guard(state_->lists);
+bool Journal::is_open(Tid tid) const {
+    MutexLock guard(state_->lock);
     return state_->running && state_->running->tid == tid;
 }
 
 Tid Journal::durable_tid() const {
-    MutexLock guard(state_->lists);
+    MutexLock guard(state_->lock);
     return state_->durable_tid;
 }
 
 void Journal::request_commit(Tid tid) {
     JournalState& s = *state_;
-    MutexLock guard(s.lists);
+    MutexLock guard(s.lock);
     // A transaction that is not there yet needs no commit; remembered, it would have every one committed at once.
     tid = std::min(tid, s.next_tid - 1);
     if (s.commit_wanted >= tid) return;
@@ -373,15 +373,15 @@ void Journal::request_commit(Tid tid) {
 Result<void> Journal::commit(Tid tid, SourceLocation where) {
     JournalState& s = *state_;
     assert_nothing_held_at_or_below(Rank::Transaction, where);
-    MutexLock guard(s.lists, where);
+    MutexLock guard(s.lock, where);
     if (s.durable_tid >= tid) return {};
     tid = std::min(tid, s.next_tid - 1);
     s.commit_wanted = std::max(s.commit_wanted, tid);
     while (s.durable_tid < tid && !s.aborted.load() && !s.stopped) {
-        if (!s.writing && s.running && s.running->tid <= tid) s.commit_here(guard, where);
-        else s.changed.wait(s.lists, s.writer("commit of transaction", tid), where);
+        if (!s.writing && s.running && s.running->tid <= tid) s.commit_in_caller(guard, where);
+        else s.changed.wait(s.lock, s.log_writer_resource("commit of transaction", tid), where);
     }
-    if (s.in_turn() && s.has_work()) s.wake(where);
+    if (s.is_synchronous() && s.has_work()) s.wake(where);
     if (s.durable_tid >= tid) return {};
     return fail(EIO, "transaction {} was not committed: {}", tid, s.abort_reason.what);
 }
@@ -389,7 +389,7 @@ Result<void> Journal::commit(Tid tid, SourceLocation where) {
 Result<void> Journal::commit_all(SourceLocation where) {
     Tid tid = 0;
     {
-        MutexLock guard(state_->lists);
+        MutexLock guard(state_->lock);
         if (state_->aborted.load()) return state_->aborted_error(EIO);
         tid = state_->next_tid - 1;
     }
@@ -401,25 +401,25 @@ Result<void> JournalState::wait_for_checkpoint(Tid last, SourceLocation where) {
     wake(where);
     // Until the tail has passed them, a replay brings them back over what is written without the log. Whoever came
     // while others move it finds them off the list already.
-    while (!aborted.load() && !stopped && (tail_moving || (!checkpoints.empty() && checkpoints.begin()->first <= last)))
-        changed.wait(lists, writer("checkpoint of transaction", last), where);
+    while (!aborted.load() && !stopped && (tail_update_pending || (!checkpoints.empty() && checkpoints.begin()->first <= last)))
+        changed.wait(lock, log_writer_resource("checkpoint of transaction", last), where);
     if (aborted.load()) return aborted_error(EIO);
     return {};
 }
 
 Result<void> Journal::checkpoint(Tid tid, SourceLocation where) {
     assert_nothing_held_at_or_below(Rank::Transaction, where);
-    MutexLock guard(state_->lists, where);
+    MutexLock guard(state_->lock, where);
     return state_->wait_for_checkpoint(std::min(tid, state_->durable_tid), where);
 }
 
-Result<void> Journal::await_home_writes(SourceLocation where) {
+Result<void> Journal::wait_for_checkpoint_writes(SourceLocation where) {
     assert_nothing_held_at_or_below(Rank::Transaction, where);
     JournalState& s = *state_;
-    MutexLock guard(s.lists, where);
-    const std::uint64_t before = s.arrivals_at_home;
-    while (s.going_home && s.arrivals_at_home == before && !s.aborted.load() && !s.stopped)
-        s.changed.wait(s.lists, s.writer("home writes of transactions up to", s.durable_tid), where);
+    MutexLock guard(s.lock, where);
+    const std::uint64_t before = s.checkpoint_writes_done;
+    while (s.checkpoint_writing && s.checkpoint_writes_done == before && !s.aborted.load() && !s.stopped)
+        s.changed.wait(s.lock, s.log_writer_resource("home writes of transactions up to", s.durable_tid), where);
     if (s.aborted.load()) return s.aborted_error(EIO);
     return {};
 }
@@ -427,14 +427,14 @@ Result<void> Journal::await_home_writes(SourceLocation where) {
 Result<void> Journal::checkpoint_all(SourceLocation where) {
     JournalState& s = *state_;
     TRY(commit_all(where));
-    MutexLock guard(s.lists, where);
+    MutexLock guard(s.lock, where);
     const Tid last = s.durable_tid;
     TRY(s.wait_for_checkpoint(last, where));
-    if (!s.running && s.checkpoints.empty() && s.marked && !s.aborted.load() && !s.stopped) {
+    if (!s.running && s.checkpoints.empty() && s.log_in_use && !s.aborted.load() && !s.stopped) {
         s.clean_wanted = true;
         s.wake(where);
         while (s.clean_wanted && !s.aborted.load() && !s.stopped)
-            s.changed.wait(s.lists, s.writer("empty log behind transaction", last), where);
+            s.changed.wait(s.lock, s.log_writer_resource("empty log behind transaction", last), where);
     }
     if (s.aborted.load()) return s.aborted_error(EIO);
     return {};
@@ -444,7 +444,7 @@ Result<void> Journal::close(SourceLocation where) {
     JournalState& s = *state_;
     Result<void> done = checkpoint_all(where);
     {
-        MutexLock guard(s.lists);
+        MutexLock guard(s.lock);
         s.stop = true;
         s.work.notify_all();
     }
@@ -453,43 +453,43 @@ Result<void> Journal::close(SourceLocation where) {
 }
 
 JournalCounters Journal::counters() const {
-    MutexLock guard(state_->lists);
+    MutexLock guard(state_->lock);
     return state_->counters;
 }
 
-bool Journal::has_fresh_frees(BlockNr first, std::uint64_t count) const {
+bool Journal::has_uncommitted_frees(BlockNr first, std::uint64_t count) const {
     const JournalState& s = *state_;
-    MutexLock guard(s.lists);
+    MutexLock guard(s.lock);
     for (const Transaction* t : {s.running.get(), s.committing.get()}) {
-        if (!t || t->forgotten.empty()) continue;
+        if (!t || t->freed_blocks.empty()) continue;
         for (std::uint64_t i = 0; i < count; ++i)
-            if (t->forgotten.contains(first.value + i)) return true;
+            if (t->freed_blocks.contains(first.value + i)) return true;
     }
     return false;
 }
 
-bool Journal::has_fresh_frees() const {
+bool Journal::has_uncommitted_frees() const {
     const JournalState& s = *state_;
-    MutexLock guard(s.lists);
-    return (s.running && !s.running->forgotten.empty()) || (s.committing && !s.committing->forgotten.empty());
+    MutexLock guard(s.lock);
+    return (s.running && !s.running->freed_blocks.empty()) || (s.committing && !s.committing->freed_blocks.empty());
 }
 
-Tid Journal::out_of_log() const { return state_->out_of_log.load(); }
+Tid Journal::newest_tid_out_of_log() const { return state_->newest_tid_out_of_log.load(); }
 
-bool Journal::copy_unwritten_data(BlockNr block, std::size_t offset, Bytes out) {
+bool Journal::read_journaled_data(BlockNr block, std::size_t offset, Bytes out) {
     JournalState& s = *state_;
     BufferRef buffer;
     if (!UEXT4_SEAM(journal_is_asked_locked)) buffer = s.buffers.find(block);
     // A commit lets a folio go before the buffer that takes its contents is up to date, and holds the lock until it is.
-    MutexLock guard(s.lists);
+    MutexLock guard(s.lock);
     if (UEXT4_SEAM(journal_is_asked_locked)) buffer = s.buffers.find(block);
     if (s.running)
         if (const auto it = s.running->data.find(block.value);
-            it != s.running->data.end() && it->second->copy_before_commit(out))
+            it != s.running->data.end() && it->second->copy_uncommitted(out))
             return true;
     if (!buffer || buffer->kind() != BlockKind::journaled_data) return false;
     const bool in_commit = s.committing && s.committing->buffers.contains(block.value);
-    if (!buffer->checkpoint_ && !in_commit) return false;
+    if (!buffer->checkpoint_tid_ && !in_commit) return false;
     std::memcpy(out.data(), buffer->data().data() + offset, out.size());
     return true;
 }

@@ -43,7 +43,7 @@ public:
     // a running transaction. Must not block on a folio or a handle.
     virtual void copy_for_commit(BlockNr block, Bytes out) = 0;
     // For a read before that, of what nobody else has. Must not block either. False: there is a folio that has it.
-    virtual bool copy_before_commit(Bytes /*out*/) const { return false; }
+    virtual bool copy_uncommitted(Bytes /*out*/) const { return false; }
 };
 
 class Journal;
@@ -60,7 +60,7 @@ public:
 
     // Revokes go to the log as well, and credits do not count them: one step frees at most so many blocks that may have
     // been journaled. The transaction's weight knows them when the next step begins.
-    static constexpr std::uint64_t longest_revoked_step = 2048;
+    static constexpr std::uint64_t max_revokes_per_step = 2048;
 
     explicit operator bool() const { return transaction_ != nullptr; }
     Tid tid() const;
@@ -71,7 +71,7 @@ public:
     [[nodiscard]] bool extend(unsigned wanted);
     // What the transaction holds, of freed blocks above all, is so much memory that it is to be committed: an operation
     // of many steps, each of which may take nothing of the log, ends one here and restart()s.
-    bool holds_much() const;
+    bool needs_restart() const;
     // Stops and starts again with `wanted` credits, perhaps in a newer transaction; with as many as an extend() of this
     // handle was refused, where those are more: what asked for them then has them. On error the handle is closed.
     Result<void> restart(unsigned wanted, SourceLocation where = SourceLocation::current());
@@ -79,43 +79,43 @@ public:
 
     // The buffer may be changed from now on, until the handle stops. Costs a credit when the block is new in the
     // transaction. EROFS after an abort.
-    Result<void> write_access(const BufferRef& buffer);
+    Result<void> get_write_access(const BufferRef& buffer);
     // The same for a block whose old contents do not matter: zeroed, marked up to date.
-    Result<void> create_access(const BufferRef& buffer);
+    Result<void> get_create_access(const BufferRef& buffer);
     // The block is being freed: not logged by this transaction any more, revoked, its buffer forgotten when this
     // transaction is durable. For metadata blocks and for blocks of journaled files, cached or not.
-    Result<void> forget(BlockNr block);
+    Result<void> revoke(BlockNr block);
     // File contents join the transaction; one credit when new. `owner` lives at least until copied or dropped.
     Result<void> journal_data(BlockNr block, std::shared_ptr<JournaledData> owner);
     // Runs on the thread that commits when the transaction is durable (not when it aborts). Must not block.
-    void when_durable(std::function<void()> action);
+    void on_durable(std::function<void()> action);
 
 private:
     friend class Journal;
     JournalState* journal_ = nullptr;
     Transaction* transaction_ = nullptr;
     unsigned credits_ = 0;
-    unsigned refused_ = 0;  // the most that the transaction had no room for
+    unsigned refused_credits_ = 0;  // the most that the transaction had no room for
     // Exceptions under way when it began: whoever ends it because of a later one, ends it half done.
-    int unwinding_ = 0;
+    int exceptions_at_start_ = 0;
 };
 
 struct JournalOptions {
     std::chrono::milliseconds commit_interval{5000};  // 0: only when asked
     bool barrier = true;                              // flushes are sent
     bool checksums = false;                           // the log gets csum v3 when it has none (metadata_csum)
-    bool wide = false;                                // the log gets 64-bit block numbers
-    bool fast_commits = false;                        // its end is left to them, by whoever else uses it
-    bool after_fast_commits = false;                  // the first transaction takes the place of the fast commits
+    bool block_numbers_64bit = false;                                // the log gets 64-bit block numbers
+    bool reserves_fast_commit_area = false;                        // its end is left to them, by whoever else uses it
+    bool replaces_fast_commits = false;                  // the first transaction takes the place of the fast commits
     // Commit records carry this time (seconds since 1970), and a thread that asks the journal's thread for work waits
     // until all of it is done: what the log holds, and when freed blocks are free, depends on the operations alone.
     std::optional<std::int64_t> fixed_time;
     // What the running transaction holds stays in memory until it is copied for the log, however large that is: beyond
     // this much it is committed, and of twice as much no handle is started on it.
-    std::uint64_t close_at_bytes = 16u << 20;
+    std::uint64_t max_transaction_bytes = 16u << 20;
     // The copies that are not home yet are memory, too: from half of this on they are taken home, and beyond it, with
     // those that are just being logged, no transaction starts.
-    std::uint64_t waiting_bytes = 128u << 20;
+    std::uint64_t max_checkpoint_bytes = 128u << 20;
     // Called once, at the first abort, on whatever thread met the error; must not call the journal.
     std::function<void(const Error&)> on_abort;
 };
@@ -129,7 +129,7 @@ public:
     // A clean log (recover() has run). `super` is where the journal's superblock lies in `log` (block 0 of it).
     static Result<std::unique_ptr<Journal>> open(BufferCache& buffers, const std::vector<BlockRun>& log,
                                                  JournalOptions options);
-    static std::unique_ptr<Journal> create_none(BufferCache& buffers, JournalOptions options);
+    static std::unique_ptr<Journal> create_without_log(BufferCache& buffers, JournalOptions options);
     ~Journal();
 
     bool has_log() const;
@@ -139,10 +139,10 @@ public:
     Result<Handle> start(unsigned credits, SourceLocation where = SourceLocation::current());
     unsigned max_credits() const;
 
-    Tid running() const;  // the transaction a handle would join now, or the newest if none is open
+    Tid running_tid() const;  // the transaction a handle would join now, or the newest if none is open
     // Nothing of this transaction has been written yet: its flush is still to come.
-    bool collects(Tid tid) const;
-    bool durable(Tid tid) const { return durable_tid() >= tid; }
+    bool is_open(Tid tid) const;
+    bool is_durable(Tid tid) const { return durable_tid() >= tid; }
     Tid durable_tid() const;  // the newest that is
     // Commits `tid` if it is not yet, in the caller's thread when nobody writes the log, and waits until it is durable.
     // Rank: nothing from Transaction on may be held.
@@ -153,30 +153,30 @@ public:
     // running only where that has changed a block of theirs again.
     Result<void> checkpoint(Tid tid, SourceLocation where = SourceLocation::current());
     // Of a block that a handle has just forgotten, an older image may be on its way home: it has arrived.
-    Result<void> await_home_writes(SourceLocation where = SourceLocation::current());
+    Result<void> wait_for_checkpoint_writes(SourceLocation where = SourceLocation::current());
     // Commits what is running, writes every committed block home and empties the log.
     Result<void> checkpoint_all(SourceLocation where = SourceLocation::current());
     // commit_all, checkpoint_all, marks the log empty, stops the threads.
     Result<void> close(SourceLocation where = SourceLocation::current());
 
     void abort(const Error& why);
-    bool aborted() const;
+    bool is_aborted() const;
     // The error that an earlier user of the log left in it when it gave up (a positive errno, or 0). The next write of
     // the journal's superblock clears it, so whoever opens the log must keep it elsewhere.
     int recorded_error() const;
     // Before the first handle: it is kept elsewhere now.
-    Result<void> forget_recorded_error();
+    Result<void> clear_recorded_error();
     JournalCounters counters() const;
     // The newest not yet checkpointed image of a journaled-data block, if there is one: a read of it from the device
     // would be stale. Copies `out.size()` bytes from `offset` in the block. Of the running transaction what no folio
     // has (JournaledData::copy_before_commit), and then the whole block.
-    bool copy_unwritten_data(BlockNr block, std::size_t offset, Bytes out);
+    bool read_journaled_data(BlockNr block, std::size_t offset, Bytes out);
     // One of these blocks was freed by a transaction that is not durable yet: its old contents may still be wanted, and
     // an older image of it may still go home or answer a read. Not to be written to but through the journal (J5).
-    bool has_fresh_frees(BlockNr first, std::uint64_t count) const;
-    bool has_fresh_frees() const;  // any block
+    bool has_uncommitted_frees(BlockNr first, std::uint64_t count) const;
+    bool has_uncommitted_frees() const;  // any block
     // No recovery writes an image of this transaction or an older one any more.
-    Tid out_of_log() const;
+    Tid newest_tid_out_of_log() const;
 
 private:
     friend class Handle;

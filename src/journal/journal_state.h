@@ -20,24 +20,24 @@ namespace uext4 {
 struct Transaction {
     Tid tid = 0;
     unsigned handles = 0;
-    unsigned outstanding = 0;  // credits of open handles that are not used yet
+    unsigned outstanding_credits = 0;  // credits of open handles that are not used yet
     bool locked = false;
     std::chrono::nanoseconds started{0};
     std::unordered_map<std::uint64_t, BufferRef> buffers;
     std::unordered_map<std::uint64_t, std::shared_ptr<JournaledData>> data;
-    std::unordered_set<std::uint64_t> revoked;    // freed: not to be replayed from older transactions
-    std::unordered_set<std::uint64_t> forgotten;  // freed: their buffers go when this is durable
-    std::vector<std::function<void()>> actions;
-    void run_actions() {
-        for (const auto& action : std::exchange(actions, {})) action();
+    std::unordered_set<std::uint64_t> revoked_blocks;    // freed: not to be replayed from older transactions
+    std::unordered_set<std::uint64_t> freed_blocks;  // freed: their buffers go when this is durable
+    std::vector<std::function<void()>> durable_callbacks;
+    void run_durable_callbacks() {
+        for (const auto& action : std::exchange(durable_callbacks, {})) action();
     }
 
-    bool empty() const { return buffers.empty() && data.empty() && forgotten.empty() && revoked.empty(); }
+    bool empty() const { return buffers.empty() && data.empty() && freed_blocks.empty() && revoked_blocks.empty(); }
     std::size_t blocks() const { return buffers.size() + data.size(); }
     // About what it holds in memory: the blocks, a node and a place in a table for each number, and what each action
     // remembers.
     std::uint64_t bytes(std::uint32_t block_size) const {
-        return blocks() * std::uint64_t{block_size} + (revoked.size() + forgotten.size()) * 40 + actions.size() * 128;
+        return blocks() * std::uint64_t{block_size} + (revoked_blocks.size() + freed_blocks.size()) * 40 + durable_callbacks.size() * 128;
     }
 };
 
@@ -51,7 +51,7 @@ struct Checkpoint {
 
 // A block as it goes into the log.
 struct LogImage {
-    BlockNr home;
+    BlockNr block;
     ConstBytes bytes;
     bool escaped = false;
     std::uint32_t checksum = 0;
@@ -72,33 +72,33 @@ struct JournalState {
     LogMap log;
     format::JournalLayout layout;
     std::vector<std::byte> super_bytes;  // the journal's superblock as it is on disk
-    std::atomic<bool> marked = false;    // its s_start is not 0
-    bool drops_fast_commits = false;     // an empty log is one for kernels that do not know of fast commits, too
+    std::atomic<bool> log_in_use = false;    // its s_start is not 0
+    bool clears_fast_commit_feature = false;     // an empty log is one for kernels that do not know of fast commits, too
     std::uint32_t head = 0;              // next block of the log to write
     // The number that the next logged transaction gets in the log. Without gaps, which recovery takes for the end:
     // transactions that changed nothing have a Tid, but no place in the log.
     std::uint32_t log_sequence = 1;
 
-    mutable Mutex lists{Rank::Journal, "Journal::lists"};
+    mutable Mutex lock{Rank::Journal, "Journal::lists"};
     CondVar changed{"journal"};    // a transaction was committed, space came, handles stopped
     CondVar work{"journal work"};  // for the journal's thread
     CondVar drained{"handles"};    // the locked transaction has no open handle any more
     bool writing = false;          // somebody is the writer
-    SourceLocation writes_since;   // where it became that
+    SourceLocation writer_location;   // where it became that
     bool thread_waits = false;     // the journal's thread waits for the writer to end
-    bool thread_sleeps = false;    // it waits without a time limit: start_clock() wakes it
-    bool asked = false;            // in_turn(): a thread waits for it to have done its work
+    bool thread_idle = false;    // it waits without a time limit: start_clock() wakes it
+    bool work_requested = false;            // in_turn(): a thread waits for it to have done its work
     std::unique_ptr<Transaction> running;
     std::unique_ptr<Transaction> committing;
     std::uint64_t committing_log_blocks = 0;  // what it takes of log_free at most
     std::map<Tid, Checkpoint> checkpoints;
-    std::unordered_map<std::uint64_t, Tid> not_home;  // of which of them a block is: all blocks of all of them
+    std::unordered_map<std::uint64_t, Tid> checkpoint_of_block;  // of which of them a block is: all blocks of all of them
     std::uint64_t log_free = 0;
-    bool going_home = false;             // images of a checkpoint are on their way
-    std::uint64_t arrivals_at_home = 0;  // of such images
-    bool tail_moving = false;            // what left `checkpoints` is added to log_free once the superblock tells of it
+    bool checkpoint_writing = false;             // images of a checkpoint are on their way
+    std::uint64_t checkpoint_writes_done = 0;  // of such images
+    bool tail_update_pending = false;            // what left `checkpoints` is added to log_free once the superblock tells of it
     Tid next_tid = 1, durable_tid = 0, commit_wanted = 0;
-    std::atomic<Tid> out_of_log{0};
+    std::atomic<Tid> newest_tid_out_of_log{0};
     std::uint64_t checkpoint_wanted = 0;  // transactions up to this tid are to go home
     bool space_wanted = false, clean_wanted = false, stop = false, stopped = false;
     std::atomic<bool> aborted{false};
@@ -110,43 +110,43 @@ struct JournalState {
     Thread thread;
 
     // ---- what is waited for; lists held
-    Holdable writer(const char* for_what, Tid tid) const { return {&writing, for_what, tid}; }
-    Holdable handles_of(const char* what, Tid tid) const { return {this, what, tid}; }
+    HeldResource log_writer_resource(const char* for_what, Tid tid) const { return {&writing, for_what, tid}; }
+    HeldResource handles_resource(const char* what, Tid tid) const { return {this, what, tid}; }
     void begin_writing(SourceLocation where);
     void end_writing();
     // ---- handle.cpp; lists held
-    void note_join(Transaction& t, std::uint64_t block, bool fresh, unsigned& credits);
-    void start_clock(Transaction& t);
+    void add_block(Transaction& t, std::uint64_t block, bool fresh, unsigned& credits);
+    void start_commit_timer(Transaction& t);
     // ---- in_turn.cpp
     // The journal's thread works only while a thread waits for it.
-    bool in_turn() const { return options.fixed_time.has_value(); }
+    bool is_synchronous() const { return options.fixed_time.has_value(); }
     bool has_work() const;
     // Has the journal's thread look for work; in turn, waits until it has none. lists held; given up meanwhile.
-    void wake(SourceLocation where) UEXT4_REQUIRES(lists);
+    void wake(SourceLocation where) UEXT4_REQUIRES(lock);
     // ---- journal.cpp
     void run();
     bool do_work(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // lists held; given up meanwhile
-    void commit_here(MutexLock& guard, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // the same
+    void commit_in_caller(MutexLock& guard, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // the same
     // Does a piece of work while nobody else writes. Where memory runs out in the middle, the journal is aborted: a
     // transaction may be half committed.
     template <class Work>
-    bool as_writer(MutexLock& guard, Work work, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
+    bool with_log_writer(MutexLock& guard, Work work, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
     // Commits what runs, once there is room for the next transaction to begin meanwhile; unless another did it while
     // room was made. The same.
-    void commit_with_room(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
-    bool has_room(std::uint64_t committed_blocks, std::uint64_t committed_bytes) const;  // to begin a transaction
-    bool crowded() const;                                     // the log or memory: checkpoints are due
-    std::uint64_t waiting_bytes() const;                      // images that are not home yet
-    std::uint64_t logging_bytes() const;                      // those of the transaction that is committed
-    bool full(const Transaction& t, unsigned credits) const;  // no handle of so many joins it
+    void commit_after_making_space(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
+    bool has_log_space(std::uint64_t committed_blocks, std::uint64_t committed_bytes) const;  // to begin a transaction
+    bool needs_checkpoint() const;                                     // the log or memory: checkpoints are due
+    std::uint64_t checkpoint_bytes() const;                      // images that are not home yet
+    std::uint64_t committing_bytes() const;                      // those of the transaction that is committed
+    bool is_full(const Transaction& t, unsigned credits) const;  // no handle of so many joins it
     // lists held; given up meanwhile. Until what is durable up to this transaction is home and out of the log.
-    Result<void> wait_for_checkpoint(Tid last, SourceLocation where) UEXT4_REQUIRES(lists);
+    Result<void> wait_for_checkpoint(Tid last, SourceLocation where) UEXT4_REQUIRES(lock);
     void abort(const Error& why);
     std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp
-    void take_off_checkpoints(std::uint64_t block);                         // lists held
+    void remove_from_checkpoints(std::uint64_t block);                         // lists held
     void commit_running(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // lists held; given up meanwhile
-    Result<void> write_home(const std::vector<LogImage>& images);
+    Result<void> write_in_place(const std::vector<LogImage>& images);
     // ---- log_writer.cpp
     Result<void> write_log(const Transaction& t, std::vector<LogImage>& images, std::uint64_t& used);
     Result<void> write_super(std::uint32_t start, std::uint32_t sequence);
@@ -158,7 +158,7 @@ struct JournalState {
     Result<void> empty_log(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
 
     std::size_t revokes_per_block() const;
-    std::size_t weight(const Transaction& t) const { return t.blocks() + t.revoked.size() / revokes_per_block(); }
+    std::size_t log_blocks_of(const Transaction& t) const { return t.blocks() + t.revoked_blocks.size() / revokes_per_block(); }
 };
 
 }  // namespace uext4

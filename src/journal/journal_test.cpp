@@ -11,7 +11,7 @@ namespace uext4::test {
 namespace {
 
 std::unique_ptr<Journal> open_journal(BufferCache& cache, const LogShape& shape, bool with_log) {
-    if (!with_log) return Journal::create_none(cache, quiet());
+    if (!with_log) return Journal::create_without_log(cache, quiet());
     auto opened = Journal::open(cache, log_runs(shape), quiet());
     EXPECT_TRUE(opened) << opened.error().what;
     return opened ? std::move(*opened) : nullptr;
@@ -209,7 +209,7 @@ TEST(JournalLife, ARequestForAFutureTransactionAsksForNothing) {
     const Tid tid = handle.tid();
     handle.stop();
     this_thread::sleep(std::chrono::milliseconds(50));
-    EXPECT_FALSE(m.journal->durable(tid));
+    EXPECT_FALSE(m.journal->is_durable(tid));
 }
 
 TEST(JournalLife, TheTimerCommits) {
@@ -222,8 +222,8 @@ TEST(JournalLife, TheTimerCommits) {
     m.put(handle, 10, 1);
     const Tid tid = handle.tid();
     handle.stop();
-    for (int i = 0; i < 500 && !m.journal->durable(tid); ++i) this_thread::sleep(std::chrono::milliseconds(10));
-    EXPECT_TRUE(m.journal->durable(tid));
+    for (int i = 0; i < 500 && !m.journal->is_durable(tid); ++i) this_thread::sleep(std::chrono::milliseconds(10));
+    EXPECT_TRUE(m.journal->is_durable(tid));
 }
 
 // What a transaction holds is memory: while the log takes its time nobody adds to one that holds twice what it should,
@@ -232,7 +232,7 @@ TEST(JournalLife, WhatATransactionHoldsInMemoryIsBounded) {
     const LogShape shape;
     const auto device = std::make_shared<FaultyDevice>(make_log(shape));
     JournalOptions options = quiet();
-    options.close_at_bytes = 8 * shape.block_size;
+    options.max_transaction_bytes = 8 * shape.block_size;
     Mounted m(*device, shape, options);
     m.set(10, 1);
     DeviceFault stick;
@@ -268,14 +268,14 @@ TEST(JournalLife, ABigTransactionIsCommittedUnasked) {
     const LogShape shape;
     auto device = make_log(shape);
     JournalOptions options = quiet();
-    options.close_at_bytes = 8 * shape.block_size;
+    options.max_transaction_bytes = 8 * shape.block_size;
     Mounted m(*device, shape, options);
     Handle handle = m.start();
     for (unsigned i = 0; i < 12; ++i) m.put(handle, 10 + i, 1);
     const Tid tid = handle.tid();
     handle.stop();
-    for (int i = 0; i < 500 && !m.journal->durable(tid); ++i) this_thread::sleep(std::chrono::milliseconds(10));
-    EXPECT_TRUE(m.journal->durable(tid));
+    for (int i = 0; i < 500 && !m.journal->is_durable(tid); ++i) this_thread::sleep(std::chrono::milliseconds(10));
+    EXPECT_TRUE(m.journal->is_durable(tid));
 }
 
 // Freed blocks take no place in memory by themselves, but what is remembered of them does.
@@ -283,19 +283,19 @@ TEST(JournalLife, ATransactionThatFreesMuchIsCommittedUnasked) {
     const LogShape shape;
     auto device = make_log(shape);
     JournalOptions options = quiet();
-    options.close_at_bytes = 8 * shape.block_size;
+    options.max_transaction_bytes = 8 * shape.block_size;
     Mounted m(*device, shape, options);
     Handle handle = m.start();
     m.put(handle, 10, 1);
     const unsigned freed = 8 * shape.block_size / 128;
     for (unsigned i = 0; i < freed; ++i) {
-        ASSERT_TRUE(handle.forget(BlockNr(20 + i)));
-        handle.when_durable([] {});
+        ASSERT_TRUE(handle.revoke(BlockNr(20 + i)));
+        handle.on_durable([] {});
     }
     const Tid tid = handle.tid();
     handle.stop();
-    for (int i = 0; i < 500 && !m.journal->durable(tid); ++i) this_thread::sleep(std::chrono::milliseconds(10));
-    EXPECT_TRUE(m.journal->durable(tid));
+    for (int i = 0; i < 500 && !m.journal->is_durable(tid); ++i) this_thread::sleep(std::chrono::milliseconds(10));
+    EXPECT_TRUE(m.journal->is_durable(tid));
 }
 
 TEST(JournalLife, ABlockFreedWhileItsImageWaitsNeverGoesHome) {
@@ -305,7 +305,7 @@ TEST(JournalLife, ABlockFreedWhileItsImageWaitsNeverGoesHome) {
     m.set(10, 1);
     m.set(11, 1);
     Handle handle = m.start();
-    ASSERT_TRUE(handle.forget(BlockNr(10)));
+    ASSERT_TRUE(handle.revoke(BlockNr(10)));
     handle.stop();
     ASSERT_TRUE(m.journal->checkpoint_all());
     EXPECT_EQ(byte_of(*device, shape, 10), 0u);
@@ -365,7 +365,7 @@ TEST(JournalLife, TheEndOfALogIsLeftToFastCommits) {
         };
         change_super([&](format::JournalSuper& super) { super.num_fc_blocks = area; });
         JournalOptions options = quiet();
-        options.fast_commits = true;
+        options.reserves_fast_commit_area = true;
         const auto has_area = [&] { return super_of(*device, shape).has_incompat(j::incompat_fast_commit); };
         std::vector<std::byte> untouched(shape.block_size), block(shape.block_size);
         const auto touched = [&] {
@@ -438,7 +438,7 @@ TEST_P(EveryMode, ADeadDeviceEndsEverythingWithoutHanging) {
     auto buffer = cache.read(BlockNr(10), "test");
     auto handle = journal->start(1);
     ASSERT_TRUE(buffer && handle);
-    ASSERT_TRUE(handle->write_access(*buffer));
+    ASSERT_TRUE(handle->get_write_access(*buffer));
     const Tid tid = handle->tid();
     handle->stop();
     device.die();
@@ -455,11 +455,11 @@ TEST_P(EveryMode, AFailedWriteHomeAborts) {
     auto buffer = cache.read(BlockNr(10), "test");
     auto handle = journal->start(1);
     ASSERT_TRUE(buffer && handle);
-    ASSERT_TRUE(handle->write_access(*buffer));
+    ASSERT_TRUE(handle->get_write_access(*buffer));
     handle->stop();
     device.fail_range(DeviceRequest::Kind::Write, 10 * shape.block_size, shape.block_size);
     EXPECT_FALSE(journal->checkpoint_all());
-    EXPECT_TRUE(journal->aborted());
+    EXPECT_TRUE(journal->is_aborted());
     EXPECT_FALSE(journal->close());
 }
 
@@ -487,13 +487,13 @@ TEST_P(EveryMode, FileContentsAreCopiedAtCommitAndLeaveTheCacheOnceHome) {
         contents->value = 40 + round;
         ASSERT_TRUE(journal->commit(tid));
         EXPECT_EQ(contents->copies, round);
-        EXPECT_EQ(journal->copy_unwritten_data(BlockNr(20), 8, out), GetParam());
+        EXPECT_EQ(journal->read_journaled_data(BlockNr(20), 8, out), GetParam());
         if (GetParam()) {
             EXPECT_EQ(out[0], static_cast<std::byte>(40 + round));
         }
     }
     ASSERT_TRUE(journal->checkpoint_all());
-    EXPECT_FALSE(journal->copy_unwritten_data(BlockNr(20), 8, out));
+    EXPECT_FALSE(journal->read_journaled_data(BlockNr(20), 8, out));
     EXPECT_FALSE(cache.find(BlockNr(20)));
     EXPECT_EQ(byte_of(*device, shape, 20), 42u);
     ASSERT_TRUE(journal->close());

@@ -28,7 +28,7 @@ TEST(LogCrash, EveryPrefixOfTheWritesIsACommittedState) {
             for (unsigned i = 0; i < width; ++i) m.put(h, 30 + i, n);
             m.put(h, 100 + n, n);
             if (n > 3) {
-                ASSERT_TRUE(h.forget(BlockNr(100 + n - 3)));
+                ASSERT_TRUE(h.revoke(BlockNr(100 + n - 3)));
             }
             h.stop();
             ASSERT_TRUE(m.journal->commit_all());
@@ -86,7 +86,7 @@ TEST(LogCrash, WhatIsChangedAndFreedGoesHomeAsItWasCommitted) {
             Handle free = m.start(4);
             const unsigned freed = (n + 3) % width;
             m.put(free, 30 + freed, never_committed);
-            ASSERT_TRUE(free.forget(BlockNr(30 + freed)));
+            ASSERT_TRUE(free.revoke(BlockNr(30 + freed)));
             values[freed] = 0;
             commit(std::move(free), values);
         }
@@ -135,7 +135,7 @@ TEST(LogCrash, NoRequestFailsUnseen) {
                 if (!handle) break;
                 m.put(*handle, 30, n);
                 m.put(*handle, 100 + n, n);
-                if (n > freed && !handle->forget(BlockNr(100 + n - freed))) break;
+                if (n > freed && !handle->revoke(BlockNr(100 + n - freed))) break;
                 handle->stop();
                 if (m.journal->commit_all()) promised = n;
                 if (!is_met && device->hits(number) > 0) {
@@ -174,7 +174,7 @@ TEST(LogCrash, CountersOfFourThreadsAreRecovered) {
                     for (const std::uint64_t block : {30 + t, 40u}) {
                         auto buffer = m.cache.read(BlockNr(block), "test");
                         ASSERT_TRUE(buffer);
-                        ASSERT_TRUE(h.write_access(*buffer));
+                        ASSERT_TRUE(h.get_write_access(*buffer));
                         auto& value = view_as<Le32>((*buffer)->data());
                         value = value + 1;
                     }
@@ -214,7 +214,7 @@ TEST(LogCrash, CheckpointsAmongCommitsAndFreeingLoseNothing) {
                 m.put(h, 30 + t, n);
                 m.put(h, 100 + t * rounds + n, n);
                 if (n > 1) {
-                    ASSERT_TRUE(h.forget(BlockNr(99 + t * rounds + n)));
+                    ASSERT_TRUE(h.revoke(BlockNr(99 + t * rounds + n)));
                 }
                 const Tid tid = h.tid();
                 h.stop();
@@ -296,12 +296,12 @@ TEST_P(Oracle, E2fsckReplaysWhatWeLogged) {
         ASSERT_TRUE(h);
         for (std::size_t i = n; i < file.size(); ++i) {
             auto buffer = cache.read(BlockNr(file[i]), "file");
-            ASSERT_TRUE(buffer && h->write_access(*buffer));
+            ASSERT_TRUE(buffer && h->get_write_access(*buffer));
             std::memset((*buffer)->data().data(), static_cast<int>(n), shape.block_size);
             if (i % 7 == 0) view_as<Be32>((*buffer)->data()) = j::magic;
         }
         if (n == 3) {
-            ASSERT_TRUE(h->forget(BlockNr(file[1])));
+            ASSERT_TRUE(h->revoke(BlockNr(file[1])));
         }
         h->stop();
         ASSERT_TRUE((*opened)->commit_all());

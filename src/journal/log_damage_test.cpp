@@ -35,7 +35,7 @@ struct Three {
             Handle h = m.start();
             m.put(h, 10, i);
             if (i == 1) {
-                EXPECT_TRUE(h.forget(BlockNr(40)));
+                EXPECT_TRUE(h.revoke(BlockNr(40)));
             }
             h.stop();
             EXPECT_TRUE(m.journal->commit_all());
@@ -135,7 +135,7 @@ TEST(LogDamage, AFileSystemThatGrewIsAsLargeAsItsLoggedSuperblockSays) {
             Handle handle = m.start();
             const auto super = m.cache.read(BlockNr(1), "superblock");
             ASSERT_TRUE(super);
-            ASSERT_TRUE(handle.write_access(*super));
+            ASSERT_TRUE(handle.get_write_access(*super));
             auto& fields = view_as<format::SuperBlock>((*super)->data());
             fields.magic = format::super_magic;
             fields.blocks_count_lo = static_cast<std::uint32_t>(logged);
@@ -262,7 +262,7 @@ TEST(LogDamage, TheReaderTellsWhatTheLogHolds) {
             }
             revokes += static_cast<unsigned>(r.revoked.size());
             for (const LogTag& tag : r.tags) {
-                EXPECT_EQ(tag.home, BlockNr(10));
+                EXPECT_EQ(tag.block, BlockNr(10));
                 const auto ok = reader->image_ok(r, tag);
                 if (ok && !*ok) ++lies;
             }

@@ -88,7 +88,7 @@ struct Mounted {
     void put(Handle& handle, std::uint64_t block, unsigned value) {
         auto buffer = cache.read(BlockNr(block), "test");
         ASSERT_TRUE(buffer) << buffer.error().what;
-        ASSERT_TRUE(handle.write_access(*buffer));
+        ASSERT_TRUE(handle.get_write_access(*buffer));
         std::memset((*buffer)->data().data(), static_cast<int>(value), shape.block_size);
     }
     // One block in a transaction of its own, durable.

@@ -42,7 +42,7 @@ TEST_P(EveryFormat, BlocksThatBeginWithTheMagicAreEscaped) {
     Handle h = m.start();
     auto buffer = m.cache.read(BlockNr(5), "test");
     ASSERT_TRUE(buffer);
-    ASSERT_TRUE(h.write_access(*buffer));
+    ASSERT_TRUE(h.get_write_access(*buffer));
     view_as<Be32>((*buffer)->data()) = j::magic;
     view_as<Be32>((*buffer)->data(), 4) = 7u;
     h.stop();
@@ -71,7 +71,7 @@ TEST_P(EveryFormat, ARevokedBlockIsNotReplayed) {
     m.set(20, 1);
     m.set(21, 2);
     Handle h = m.start();
-    ASSERT_TRUE(h.forget(BlockNr(20)));
+    ASSERT_TRUE(h.revoke(BlockNr(20)));
     h.stop();
     ASSERT_TRUE(m.journal->commit_all());
     // The block is file data now.
@@ -153,7 +153,7 @@ TEST(Journal, ABlockThatIsUsedAgainInTheSameTransactionIsLogged) {
     Mounted m(*device, shape);
     m.set(20, 1);
     Handle h = m.start();
-    ASSERT_TRUE(h.forget(BlockNr(20)));
+    ASSERT_TRUE(h.revoke(BlockNr(20)));
     m.put(h, 20, 5);
     h.stop();
     ASSERT_TRUE(m.journal->commit_all());
@@ -184,7 +184,7 @@ TEST(Journal, ActionsHaveRunWhenTheCommitReturns) {
     std::atomic<bool> done{false};
     Handle h = m.start();
     m.put(h, 10, 1);
-    h.when_durable([&] {
+    h.on_durable([&] {
         this_thread::sleep(std::chrono::milliseconds(30));
         done = true;
     });
@@ -206,7 +206,7 @@ TEST(Journal, AFailedWriteAborts) {
     h.stop();
     device->fail_writes(EIO, 1);
     EXPECT_EQ(m.journal->commit_all().error().code, EIO);
-    EXPECT_TRUE(m.journal->aborted());
+    EXPECT_TRUE(m.journal->is_aborted());
     EXPECT_EQ(m.journal->start(1).error().code, EROFS);
     EXPECT_EQ(m.journal->commit_all().error().code, EIO);
     EXPECT_FALSE(m.journal->close());
@@ -222,7 +222,7 @@ TEST(Journal, AnAbortedJournalChangesNoBuffer) {
     m.journal->abort(Error{EIO, "test"});
     auto buffer = m.cache.read(BlockNr(10), "test");
     ASSERT_TRUE(buffer);
-    EXPECT_FALSE(h.create_access(*buffer));
+    EXPECT_FALSE(h.get_create_access(*buffer));
     EXPECT_EQ(std::to_integer<unsigned>((*buffer)->data()[17]), 1u);
 }
 
@@ -249,7 +249,7 @@ TEST(Journal, MoreRevokesThanTheLogHoldsAreRefused) {
     Mounted m(*device, shape);
     m.set(10, 1);
     Handle h = m.start();
-    for (std::uint64_t b = 5000; b < 45000; ++b) ASSERT_TRUE(h.forget(BlockNr(b)));
+    for (std::uint64_t b = 5000; b < 45000; ++b) ASSERT_TRUE(h.revoke(BlockNr(b)));
     h.stop();
     EXPECT_FALSE(m.journal->commit_all());
     recovered(*device, shape);

@@ -19,11 +19,11 @@ TEST(LogMap, NamesEachBlockInItsOrder) {
     const LogMap map(runs);
     ASSERT_EQ(map.blocks(), places.size());
     for (std::size_t i = 0; i < places.size(); ++i) {
-        const Result<BlockNr> place = map.place(i);
+        const Result<BlockNr> place = map.block_at(i);
         ASSERT_TRUE(place);
         EXPECT_EQ(place->value, places[i]) << i;
     }
-    EXPECT_EQ(map.place(places.size()).error().code, EUCLEAN);
+    EXPECT_EQ(map.block_at(places.size()).error().code, EUCLEAN);
     const std::set<std::uint64_t> own(places.begin(), places.end());
     for (std::uint64_t block = 990; block < 1520; ++block)
         EXPECT_EQ(map.contains(BlockNr(block)), own.contains(block)) << block;
@@ -31,7 +31,7 @@ TEST(LogMap, NamesEachBlockInItsOrder) {
 
 TEST(LogMap, OfNothing) {
     EXPECT_EQ(LogMap().blocks(), 0u);
-    EXPECT_FALSE(LogMap().place(0));
+    EXPECT_FALSE(LogMap().block_at(0));
     EXPECT_FALSE(LogMap().contains(BlockNr(0)));
 }
 

@@ -5,7 +5,7 @@ namespace uext4 {
 namespace j = format::journal;
 
 Result<void> LogReader::read(std::uint32_t index, Bytes out) const {
-    const BlockNr block = TRY(map_.place(index));
+    const BlockNr block = TRY(map_.block_at(index));
     return device_->read(block.value * block_size_, out);
 }
 
@@ -50,11 +50,11 @@ Result<LogRecord> LogReader::parse(std::uint32_t index, ConstBytes block) const 
             LogTag tag;
             if (layout_.csum_v3()) {
                 const auto& t = view_as<format::JournalTag3>(block, at);
-                tag.home = BlockNr(t.blocknr.get() | (layout_.wide() ? std::uint64_t{t.blocknr_high.get()} << 32 : 0));
+                tag.block = BlockNr(t.blocknr.get() | (layout_.wide() ? std::uint64_t{t.blocknr_high.get()} << 32 : 0));
                 tag.flags = t.flags;
                 tag.checksum = t.checksum;
             } else {
-                tag.home = BlockNr(view_as<Be32>(block, at).get() |
+                tag.block = BlockNr(view_as<Be32>(block, at).get() |
                                    (layout_.wide() ? std::uint64_t{view_as<Be32>(block, at + 8).get()} << 32 : 0));
                 tag.checksum = view_as<Be16>(block, at + 4);
                 tag.flags = view_as<Be16>(block, at + 6);

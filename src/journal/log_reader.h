@@ -11,7 +11,7 @@
 namespace uext4 {
 
 struct LogTag {
-    BlockNr home;
+    BlockNr block;
     std::uint32_t flags = 0;
     std::uint32_t checksum = 0;
     std::uint32_t log_block = 0;  // where its image lies

@@ -14,14 +14,14 @@ Result<void> JournalState::write_super(std::uint32_t start, std::uint32_t sequen
     auto& super = view_as<format::JournalSuper>(Bytes(super_bytes));
     super.start = start;
     super.sequence = sequence;
-    if (drops_fast_commits) {
+    if (clears_fast_commit_feature) {
         const std::uint32_t others = super.feature_incompat & ~j::incompat_fast_commit;
         super.feature_incompat = start != 0 ? others | j::incompat_fast_commit : others;
     }
     if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
-    const BlockNr first = TRY(log.place(0));
+    const BlockNr first = TRY(log.block_at(0));
     TRY(device.write_fua(first.value * block_size, super_bytes));
-    marked = start != 0;
+    log_in_use = start != 0;
     return {};
 }
 
@@ -34,7 +34,7 @@ Result<void> JournalState::write_abort_mark() {
 std::uint64_t JournalState::log_blocks_for(const Transaction& t, std::size_t images) const {
     const std::size_t tags =
         (block_size - sizeof(format::JournalHeader) - 16 - layout.tail_bytes()) / layout.tag_bytes();
-    return images + divide_up(images, tags) + divide_up(t.revoked.size(), revokes_per_block()) + 1;
+    return images + divide_up(images, tags) + divide_up(t.revoked_blocks.size(), revokes_per_block()) + 1;
 }
 
 namespace {
@@ -45,7 +45,7 @@ public:
     Run(JournalState& s) : s_(s), next_(s.head) {}
 
     Result<void> add(ConstBytes block) {
-        const BlockNr place = TRY(s_.log.place(next_));
+        const BlockNr place = TRY(s_.log.block_at(next_));
         if (!parts_.empty() && (place != start_ + parts_.size() || parts_.size() >= 512)) TRY(write());
         if (parts_.empty()) start_ = place;
         parts_.push_back(block);
@@ -87,21 +87,21 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<LogImage>
                     log_free);
     // Only this thread touches the superblock's bytes; `layout` is everybody's and stays as it was opened.
     auto& super = view_as<format::JournalSuper>(Bytes(super_bytes));
-    if (!t.revoked.empty() && !super.has_incompat(j::incompat_revoke)) {
+    if (!t.revoked_blocks.empty() && !super.has_incompat(j::incompat_revoke)) {
         if (super.header.blocktype != j::super_v2)
             return fail(EOPNOTSUPP, "journal: its superblock is too old for revoke records");
         super.feature_incompat = super.feature_incompat | j::incompat_revoke;
         // The log's start stays where it is: older transactions may not be home yet.
-        if (marked) TRY(write_super(super.start, super.sequence));
+        if (log_in_use) TRY(write_super(super.start, super.sequence));
     }
     // The superblock must say that there is something to recover before the commit can count.
-    if (!marked) TRY(write_super(head, sequence));
+    if (!log_in_use) TRY(write_super(head, sequence));
 
     std::vector<std::vector<std::byte>> own;  // descriptor, revoke and commit blocks
     Run run(*this);
     std::uint32_t v1 = ~0u;
 
-    std::vector<std::uint64_t> revoked(t.revoked.begin(), t.revoked.end());
+    std::vector<std::uint64_t> revoked(t.revoked_blocks.begin(), t.revoked_blocks.end());
     std::ranges::sort(revoked);
     const std::size_t width = layout.wide() ? 8 : 4;
     for (std::size_t i = 0; i < revoked.size();) {
@@ -140,15 +140,15 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<LogImage>
             const std::uint32_t flags = (image.escaped ? j::tag_escape : 0) | (first ? 0 : j::tag_same_uuid);
             if (layout.csum_v3()) {
                 auto& tag = view_as<format::JournalTag3>(block, at);
-                tag.blocknr = static_cast<std::uint32_t>(image.home.value);
-                tag.blocknr_high = layout.wide() ? static_cast<std::uint32_t>(image.home.value >> 32) : 0u;
+                tag.blocknr = static_cast<std::uint32_t>(image.block.value);
+                tag.blocknr_high = layout.wide() ? static_cast<std::uint32_t>(image.block.value >> 32) : 0u;
                 tag.flags = flags;
                 tag.checksum = image.checksum;
             } else {
-                view_as<Be32>(block, at) = static_cast<std::uint32_t>(image.home.value);
+                view_as<Be32>(block, at) = static_cast<std::uint32_t>(image.block.value);
                 view_as<Be16>(block, at + 4) = static_cast<std::uint16_t>(layout.csum_v2() ? image.checksum : 0);
                 view_as<Be16>(block, at + 6) = static_cast<std::uint16_t>(flags);
-                if (layout.wide()) view_as<Be32>(block, at + 8) = static_cast<std::uint32_t>(image.home.value >> 32);
+                if (layout.wide()) view_as<Be32>(block, at + 8) = static_cast<std::uint32_t>(image.block.value >> 32);
             }
             if (first) std::memcpy(block.data() + at + tag_bytes, layout.uuid.data(), 16);
             last = at;
@@ -171,7 +171,7 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<LogImage>
     }
     TRY(run.write());
     // J3: everything before the commit record is durable first, file data included.
-    if (options.barrier) TRY(make_durable(device));
+    if (options.barrier) TRY(flush_completed_writes(device));
 
     own.emplace_back(block_size);
     const Bytes commit(own.back());
@@ -188,7 +188,7 @@ Result<void> JournalState::write_log(const Transaction& t, std::vector<LogImage>
     } else if (layout.tail_bytes()) {
         record.checksum[0] = format::journal_commit_checksum(layout, commit);
     }
-    const BlockNr place = TRY(log.place(run.next()));
+    const BlockNr place = TRY(log.block_at(run.next()));
     if (options.barrier) TRY(device.write_fua(place.value * block_size, commit));
     else TRY(device.write(place.value * block_size, commit));
     head = run.next() + 1 >= layout.ring_end() ? layout.first : run.next() + 1;

@@ -85,7 +85,7 @@ Result<std::uint64_t> blocks_at_end(const LogReader& log, std::uint32_t end, std
     TRY(log.walk([&](const LogRecord& r) -> Result<bool> {
         if (later_or_same(r.sequence, end)) return false;
         for (const LogTag& tag : r.tags) {
-            if (tag.home.value != format::super_offset / block.size()) continue;
+            if (tag.block.value != format::super_offset / block.size()) continue;
             TRY(log.read(tag.log_block, block));
             const auto& super = view_as<format::SuperBlock>(block, format::super_offset % block.size());
             if (super.magic == format::super_magic)
@@ -105,20 +105,20 @@ Result<void> each_image(const LogReader& log, std::uint32_t end, std::uint64_t b
     return log.walk([&](const LogRecord& r) -> Result<bool> {
         if (later_or_same(r.sequence, end)) return false;
         for (const LogTag& tag : r.tags) {
-            if (tag.home.value >= blocks_count)
-                return fail(EUCLEAN, "journal: block {}: a tag names block {} of {}", r.log_block, tag.home,
+            if (tag.block.value >= blocks_count)
+                return fail(EUCLEAN, "journal: block {}: a tag names block {} of {}", r.log_block, tag.block,
                             blocks_count);
-            if (log.map().contains(tag.home))
+            if (log.map().contains(tag.block))
                 return fail(EUCLEAN, "journal: block {}: a tag names block {}, which is the log's own", r.log_block,
-                            tag.home);
-            if (auto it = revoked.find(tag.home.value); it != revoked.end() && later_or_same(it->second, r.sequence))
+                            tag.block);
+            if (auto it = revoked.find(tag.block.value); it != revoked.end() && later_or_same(it->second, r.sequence))
                 continue;
             if (Result<void> got = log.read(tag.log_block, block); !got) return fail(got.error());
             if (layout.tail_bytes()) {
                 const std::uint32_t sum = format::journal_data_checksum(layout, r.sequence, block);
                 if (tag.checksum != (layout.csum_v3() ? sum : sum & 0xFFFF))
                     return fail(EUCLEAN, "journal: block {}: image of block {} in transaction {}: bad checksum",
-                                tag.log_block, tag.home, r.sequence);
+                                tag.log_block, tag.block, r.sequence);
             }
             // The sum is over what the log holds; only then the escape is undone.
             if (tag.flags & j::tag_escape) view_as<Be32>(block) = j::magic;
@@ -170,7 +170,7 @@ Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, st
         TRY(each_image(log, end, blocks_count, revoked, block, [](const LogTag&) -> Result<void> { return {}; }));
         TRY(each_image(log, end, blocks_count, revoked, block, [&](const LogTag& tag) -> Result<void> {
             ++report.blocks;
-            return device.write(tag.home.value * block_size, block);
+            return device.write(tag.block.value * block_size, block);
         }));
         report.transactions = end - layout.sequence;
         TRY(device.flush());
@@ -186,7 +186,7 @@ Result<RecoveryReport> recover(BlockDevice& device, std::uint32_t block_size, st
     super.start = fast ? next : 0u;
     super.sequence = fast ? end : end + 1;
     if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
-    const BlockNr place = TRY(log.map().place(0));
+    const BlockNr place = TRY(log.map().block_at(0));
     TRY(device.write(place.value * block_size, bytes));
     TRY(device.flush());
     return report;

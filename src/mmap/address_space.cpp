@@ -20,8 +20,8 @@ namespace uext4 {
 
 namespace {
 
-std::optional<Placement> parsed(const std::string& line) {
-    Placement p;
+std::optional<ProcMap> parsed(const std::string& line) {
+    ProcMap p;
     char rights[5] = {};
     unsigned major_number = 0, minor_number = 0;
     std::uint64_t inode = 0;
@@ -55,7 +55,7 @@ const unsigned long query_request = _IOWR('f', 17, PlacementQuery);
 enum class Of { anything, files };
 
 // 0, or the error.
-int query(int maps, std::uintptr_t page, Of of, std::span<char> name, Placement& out) {
+int query(int maps, std::uintptr_t page, Of of, std::span<char> name, ProcMap& out) {
     PlacementQuery q{};
     q.size = sizeof q;
     q.flags = query_or_next | (of == Of::files ? query_of_files : 0);
@@ -126,7 +126,7 @@ bool see_lines(int file, std::uintptr_t page, Of of, See see) {
         text.append(part, static_cast<std::size_t>(n));
         std::size_t at = 0;
         for (std::size_t end = 0; (end = text.find('\n', at)) != std::string::npos; at = end + 1) {
-            const std::optional<Placement> placed = parsed(text.substr(at, end - at));
+            const std::optional<ProcMap> placed = parsed(text.substr(at, end - at));
             any = any || placed;
             if (!placed || placed->end <= page || (of == Of::files && placed->inode == 0)) continue;
             if (!see(*placed)) return true;
@@ -145,7 +145,7 @@ Sight see_placements(std::uintptr_t page, Of of, See see) {
     char name[128];
     int error = 0;
     for (std::span<char> path = name; error == 0; path = {}) {
-        Placement placed;
+        ProcMap placed;
         error = query(file, page, of, path, placed);
         if (error == ENAMETOOLONG) error = query(file, page, of, {}, placed);
         if (error == 0 && !see(placed)) return Sight::clear;
@@ -158,9 +158,9 @@ Sight see_placements(std::uintptr_t page, Of of, See see) {
 
 }  // namespace
 
-std::optional<Placement> placement_of(std::uintptr_t page) {
-    std::optional<Placement> found;
-    (void)see_placements(page, Of::anything, [&](const Placement& placed) {
+std::optional<ProcMap> find_proc_map(std::uintptr_t page) {
+    std::optional<ProcMap> found;
+    (void)see_placements(page, Of::anything, [&](const ProcMap& placed) {
         if (placed.start <= page) found = placed;
         return false;
     });
@@ -172,20 +172,20 @@ bool is_mapped(std::uintptr_t page) {
     return ::mincore(reinterpret_cast<void*>(page), page_size, &in_core) == 0 || errno != ENOMEM;
 }
 
-Result<void> keep_placements() {
+Result<void> keep_proc_maps_open() {
     const int file = maps_descriptor();
     if (file >= 0 || !may_come_right(-file)) return {};
     return fail(-file, "memory maps: /proc/self/maps: {}", std::strerror(-file));
 }
 
-bool placements_are_told() {
+bool can_query_proc_maps() {
     const int file = maps_descriptor();
     return file >= 0 || may_come_right(-file);
 }
 
-std::optional<std::vector<Placement>> files_placed_in(std::uintptr_t start, std::uintptr_t end) {
-    std::vector<Placement> found;
-    const Sight sight = see_placements(start, Of::files, [&](const Placement& placed) {
+std::optional<std::vector<ProcMap>> file_maps_in(std::uintptr_t start, std::uintptr_t end) {
+    std::vector<ProcMap> found;
+    const Sight sight = see_placements(start, Of::files, [&](const ProcMap& placed) {
         if (placed.start >= end) return false;
         found.push_back(placed);
         return true;
@@ -194,20 +194,20 @@ std::optional<std::vector<Placement>> files_placed_in(std::uintptr_t start, std:
     return found;
 }
 
-bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared) {
+bool is_file_mapped_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared) {
     if (!is_mapped(page)) return false;
-    const std::optional<Placement> placed = placement_of(page);
+    const std::optional<ProcMap> placed = find_proc_map(page);
     struct stat status{};
     return placed && ::fstat(file, &status) == 0 && placed->inode == status.st_ino && placed->device == status.st_dev &&
            placed->shared == shared && placed->offset + (page - placed->start) == offset;
 }
 
-std::uintptr_t placed_until(std::uintptr_t page, int file, std::uint64_t offset, bool shared) {
+std::uintptr_t mapped_until(std::uintptr_t page, int file, std::uint64_t offset, bool shared) {
     struct stat status{};
     if (!is_mapped(page)) return page;  // most often
     if (::fstat(file, &status) != 0) return page;
     std::uintptr_t end = page;
-    (void)see_placements(page, Of::anything, [&](const Placement& placed) {
+    (void)see_placements(page, Of::anything, [&](const ProcMap& placed) {
         const bool goes_on = placed.start <= end && placed.inode == status.st_ino && placed.device == status.st_dev &&
                              placed.shared == shared && placed.offset + (end - placed.start) == offset + (end - page);
         if (goes_on) end = placed.end;

@@ -13,7 +13,7 @@
 
 namespace uext4 {
 
-struct Placement {
+struct ProcMap {
     std::uintptr_t start = 0, end = 0;  // of pages that are mapped alike
     int protection = 0;                 // PROT_*
     bool shared = false;                // MAP_SHARED
@@ -25,24 +25,24 @@ struct Placement {
 
 // Gets the descriptor that all looks go by, which is kept for the life of the process. An error: there is none now, but
 // there might be; without /proc there is nothing to wait for.
-Result<void> keep_placements();
+Result<void> keep_proc_maps_open();
 
 // Nothing: nothing is mapped there, or it cannot be told.
-std::optional<Placement> placement_of(std::uintptr_t page);
+std::optional<ProcMap> find_proc_map(std::uintptr_t page);
 
 // Whether anything is mapped at the page, which is told at less cost.
 bool is_mapped(std::uintptr_t page);
 // Whether it can be told at all.
-bool placements_are_told();
+bool can_query_proc_maps();
 // All files that are mapped in [start, end), by address, each as a whole. Empty: none, or there is no /proc to
 // tell. Nothing: it cannot be told now.
-std::optional<std::vector<Placement>> files_placed_in(std::uintptr_t start, std::uintptr_t end);
+std::optional<std::vector<ProcMap>> file_maps_in(std::uintptr_t start, std::uintptr_t end);
 
 // Whether the file's bytes at `offset` are mapped there.
-bool is_placed_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared);
+bool is_file_mapped_at(std::uintptr_t page, int file, std::uint64_t offset, bool shared);
 
 // Up to which address the file's bytes from `offset` on are mapped in their order, beginning at `page`, whatever rights
 // their parts have. `page`: they are not there, or it cannot be told.
-std::uintptr_t placed_until(std::uintptr_t page, int file, std::uint64_t offset, bool shared);
+std::uintptr_t mapped_until(std::uintptr_t page, int file, std::uint64_t offset, bool shared);
 
 }  // namespace uext4

@@ -32,35 +32,35 @@ struct MapRequest {
     int protection = 0;        // PROT_*
     bool shared = true;        // else MAP_PRIVATE
     bool populate = false;
-    bool may_store = false;  // the file is open for writing
+    bool may_write = false;  // the file is open for writing
     bool may_use_reserve = false;
 };
 
 class ClientMaps {
 public:
     // EOPNOTSUPP and EPERM say what is missing and what to do.
-    static Result<std::unique_ptr<ClientMaps>> start(FaultServer& server);
+    static Result<std::unique_ptr<ClientMaps>> start(FaultHandler& server);
     ~ClientMaps();  // no map is left
     ClientMaps(const ClientMaps&) = delete;
 
     // Whoever is no thread of an engine's, and found it by an address, keeps it: its maps may go meanwhile, and it with
     // them. It outlives what was found, whose inodes are of the engine's file system.
-    class Use {
+    class EngineUse {
     public:
-        Use() = default;
-        ~Use();
-        Use(const Use&) = delete;
-        Use& operator=(const Use&) = delete;
+        EngineUse() = default;
+        ~EngineUse();
+        EngineUse(const EngineUse&) = delete;
+        EngineUse& operator=(const EngineUse&) = delete;
         void add_locked(ClientMaps& engine);  // the registry is locked
 
     private:
         std::set<ClientMaps*> engines_;
     };
     // The parts of [start, end) that are maps, by address, with what they have become longer by.
-    static std::vector<Region> parts(std::uintptr_t start, std::uintptr_t end, Use& use);
+    static std::vector<Region> regions_in(std::uintptr_t start, std::uintptr_t end, EngineUse& use);
 
-    const UserfaultOffer& offer() const { return userfault_.offer(); }
-    void offer_less() { userfault_.offer_less(); }  // for tests, before a map
+    const UserfaultFeatures& features() const { return userfault_.features(); }
+    void disable_features() { userfault_.disable_features(); }  // for tests, before a map
 
     Result<void*> map(const MapRequest& request);
     // Whole pages, which may be part of maps or of several; what is no map of ours in the range stays. EINVAL.
@@ -69,30 +69,30 @@ public:
     // Gives the page what a load or store of the program's would get, for a system call about to touch it: of an
     // unprivileged process the kernel reports only faults of the program's own code. Waits as the fault would. False
     // where the access is refused. No lock is held.
-    static bool admit(const void* address, bool store);
+    static bool make_accessible(const void* address, bool store);
 
     // Whether memory that is no map as far as is known is one that has become longer. It is where it begins that it has
     // to be looked for: what begins in other memory and reaches into a map meets what is known of it. Touches it, with
     // no lock held: what has grown is known from its first fault on.
-    static bool touches_growth(const void* memory, std::size_t length);
+    static bool overlaps_growth(const void* memory, std::size_t length);
 
     Result<void> sync(const InodeRef& inode) { return server_.sync(*inode); }
     // Maps, and uses of them. Not 0 where it cannot be told.
-    std::size_t live();
+    std::size_t region_count();
     // The file system has become read-only: soon each page's next store is served again, and refused. Waits for
     // nothing.
     void end_stores();
     // The file system is thawed: stores that waited go on.
     void resume();
     // What the helper is about to do for removed files, at once: those without maps are held no longer.
-    void let_go();
+    void detach_files();
 
 private:
-    enum class Kind : bool { load, store };
-    using Key = std::pair<std::uintptr_t, Kind>;
-    struct Job {
+    enum class Access : bool { load, store };
+    using Key = std::pair<std::uintptr_t, Access>;
+    struct FaultJob {
         std::uintptr_t page = 0;
-        Kind kind = Kind::load;
+        Access kind = Access::load;
         std::uint64_t life = 0;  // of the map that was there when the access was made; 0: none that is known
         int attempts = 0;        // that ended for want of space
     };
@@ -101,19 +101,19 @@ private:
         std::shared_ptr<MappedFile> file;
     };
 
-    ClientMaps(FaultServer& server, Userfault userfault);
-    Result<void> launch();
+    ClientMaps(FaultHandler& server, Userfault userfault);
+    Result<void> start_threads();
     std::shared_ptr<MappedFile> attached(Inode& inode);  // null: it has no maps
     Result<std::shared_ptr<MappedFile>> attach(Inode& inode, const InodeRef& reference);
-    Result<void*> place(const MapRequest& request, const std::shared_ptr<MappedFile>& file);
+    Result<void*> map_at_new_address(const MapRequest& request, const std::shared_ptr<MappedFile>& file);
     void populate(const Region& region);
     // Files without maps go back to ordinary cache memory, as far as their data can be written.
-    void settle(bool removed_only = false);
-    void settle_soon();
+    void detach_unmapped_files(bool removed_only = false);
+    void request_detach();
     // With the registry locked: whether all that there is of the files' memory is known, but for what maps have become
     // longer by in their places. False: to be asked again, without the lock.
-    bool knows_all();
-    bool gets_to_know_all();  // false: not so soon
+    bool knows_all_regions();
+    bool rescan_regions();  // false: not so soon
     // Where nothing of the file is known any more, what the kernel still has of its memory becomes known first. With
     // the file locked: true where that cannot be told at once.
     bool still_uses(const MappedFile* file);
@@ -121,42 +121,42 @@ private:
     void read_events();
     // With the registry locked: whether no event of the program's munmap or mremap waits. What was open is decided
     // then.
-    bool is_settled();
+    bool is_quiescent();
     bool is_open();  // so that this has to be asked
-    bool has_gone_unknown(std::uintptr_t start, std::uintptr_t end) const;
-    void take_gone(std::vector<Region> gone);
-    void take_message(const uffd_msg& message, std::vector<Region>& gone);
-    void take_fault(std::uintptr_t page, Kind kind, std::uint64_t life, pid_t tid);
-    void work();
-    void serve(Job job);
+    bool was_removed_unknown(std::uintptr_t start, std::uintptr_t end) const;
+    void handle_removed_regions(std::vector<Region> gone);
+    void handle_event(const uffd_msg& message, std::vector<Region>& gone);
+    void queue_fault(std::uintptr_t page, Access kind, std::uint64_t life, pid_t tid);
+    void worker_loop();
+    void handle_fault(FaultJob job);
     // Nothing: the access is refused.
-    std::optional<Kind> counts_as(const Region& region, Kind kind) const;
-    Result<void> serve_in(const Region& region, const Job& job, Kind kind);
-    bool admit_to(const Region& region, std::uintptr_t page, Kind kind);
-    void finish(const Job& job);
-    void refuse(const Job& job);
-    void refuse_for_good(const Job& job);
-    bool is_still_refused(const Job& job);
-    bool refuse_by_poison(const Job& job);
-    void refuse_by_rights(const Job& job);
+    std::optional<Access> effective_access(const Region& region, Access kind) const;
+    Result<void> handle_fault_in(const Region& region, const FaultJob& job, Access kind);
+    bool make_page_accessible(const Region& region, std::uintptr_t page, Access kind);
+    void finish(const FaultJob& job);
+    void reject_fault(const FaultJob& job);
+    void reject_permanently(const FaultJob& job);
+    bool is_still_rejected(const FaultJob& job);
+    bool reject_by_poison(const FaultJob& job);
+    void reject_by_protection(const FaultJob& job);
     // Acts on the page of the map that the access was of, and of no other memory: it may be gone, and the address be
     // given out again. `act`: Result<bool> of the region, false to be asked again. False where it was not done.
     template <class Act>
-    bool on_the_map(const Job& job, Act act);
+    bool with_region_of(const FaultJob& job, Act act);
     // `undo`: bool of the page, false to be asked again. `offset`: of the page in the file.
     template <class Undo>
-    void undo_on_the_map(const Job& job, std::uint64_t offset, Undo undo);
+    void with_moved_region_of(const FaultJob& job, std::uint64_t offset, Undo undo);
     // How long accesses to the page are refused: a thread that has not run meanwhile comes again, and finds more time.
-    std::chrono::milliseconds time_to_meet(std::uintptr_t page);
+    std::chrono::milliseconds retry_delay(std::uintptr_t page);
     // The map that a page belongs to, also where no event has told of it: mremap(2) makes maps longer. `engine`: whose
     // map it is, where that is known.
-    static RegionRef map_of(std::uintptr_t page, Use& use, ClientMaps* engine = nullptr);
+    static RegionRef region_of(std::uintptr_t page, EngineUse& use, ClientMaps* engine = nullptr);
     // Null where it is another engine's, whose inodes may go at any time.
     RegionRef find_own(std::uintptr_t page);
-    void assist();  // the helper's thread
-    void protect_all();
+    void helper_loop();  // the helper's thread
+    void write_protect_all();
 
-    FaultServer& server_;
+    FaultHandler& server_;
     Userfault userfault_;
     int stop_event_ = -1;
 
@@ -164,10 +164,10 @@ private:
     CondVar jobs_changed_{"faults"}, chores_changed_{"faults without space"}, thawed_{"the thaw"},
         settled_{"files without maps"};
     bool stop_ UEXT4_GUARDED_BY(lock_) = false;
-    std::deque<Job> jobs_ UEXT4_GUARDED_BY(lock_);
-    std::vector<Job> parked_ UEXT4_GUARDED_BY(lock_);  // frozen
+    std::deque<FaultJob> jobs_ UEXT4_GUARDED_BY(lock_);
+    std::vector<FaultJob> parked_ UEXT4_GUARDED_BY(lock_);  // frozen
     std::uint64_t thaws_ UEXT4_GUARDED_BY(lock_) = 0;
-    std::deque<Job> no_space_ UEXT4_GUARDED_BY(lock_);  // the helper makes room for them
+    std::deque<FaultJob> no_space_ UEXT4_GUARDED_BY(lock_);  // the helper makes room for them
     bool settle_wanted_ UEXT4_GUARDED_BY(lock_) = false;
     bool end_wanted_ UEXT4_GUARDED_BY(lock_) = false;   // of stores
     bool settling_ UEXT4_GUARDED_BY(lock_) = false;     // the helper
@@ -202,9 +202,9 @@ private:
 // touched with a lock held, nor is one to be held here.
 inline bool touches_client_maps(const void* memory, std::size_t length) {
     const MapRegistry& registry = MapRegistry::instance();
-    if (length == 0 || !registry.any()) return false;
+    if (length == 0 || !registry.has_regions()) return false;
     return registry.overlaps(memory, length) ||
-           (registry.any_below(memory) && ClientMaps::touches_growth(memory, length));
+           (registry.has_region_below(memory) && ClientMaps::overlaps_growth(memory, length));
 }
 
 }  // namespace uext4

@@ -51,26 +51,26 @@ std::uint64_t window_for(std::uint64_t size) {
 
 }  // namespace
 
-ClientMemory::ClientMemory(int fd, std::uint64_t size, std::uint32_t unit)
+FolioMemoryFile::FolioMemoryFile(int fd, std::uint64_t size, std::uint32_t unit)
     : fd_(fd), unit_(unit), window_(window_for(size)) {
     struct stat status{};
     if (::fstat(fd, &status) == 0) identity_ = {status.st_dev, status.st_ino};
 }
 
-Result<std::unique_ptr<ClientMemory>> ClientMemory::create(std::uint64_t size, std::uint32_t unit) {
+Result<std::unique_ptr<FolioMemoryFile>> FolioMemoryFile::create(std::uint64_t size, std::uint32_t unit) {
     const int fd = ::memfd_create(name, MFD_CLOEXEC);
     if (fd < 0) return fail(errno, "memory map: no memory file: {}", std::strerror(errno));
-    std::unique_ptr<ClientMemory> made(new ClientMemory(fd, size, unit));
+    std::unique_ptr<FolioMemoryFile> made(new FolioMemoryFile(fd, size, unit));
     made->extend(size);
     return made;
 }
 
-ClientMemory::~ClientMemory() {
+FolioMemoryFile::~FolioMemoryFile() {
     for (const auto& [number, memory] : windows_) ::munmap(memory, window_);
     ::close(fd_);
 }
 
-void ClientMemory::extend_locked(std::uint64_t size) {
+void FolioMemoryFile::extend_file_locked(std::uint64_t size) {
     const std::uint64_t wanted = round_up(size, unit_);
     if (wanted <= size_) return;
     int error = lengthen(fd_, wanted);
@@ -83,8 +83,8 @@ void ClientMemory::extend_locked(std::uint64_t size) {
     if (possible > size_ && lengthen(fd_, possible) == 0) size_ = possible;
 }
 
-Result<void> ClientMemory::reach_locked(std::uint64_t size) {
-    extend_locked(size);
+Result<void> FolioMemoryFile::ensure_size_locked(std::uint64_t size) {
+    extend_file_locked(size);
     if (size_ >= size) return {};
     rlimit limit{};
     ::getrlimit(RLIMIT_FSIZE, &limit);
@@ -95,17 +95,17 @@ Result<void> ClientMemory::reach_locked(std::uint64_t size) {
     return fail(ENOMEM, "memory map: its memory cannot reach {} bytes", size);
 }
 
-Result<void> ClientMemory::reach(std::uint64_t size) {
+Result<void> FolioMemoryFile::ensure_size(std::uint64_t size) {
     MutexLock guard(lock_);
-    return reach_locked(size);
+    return ensure_size_locked(size);
 }
 
-void ClientMemory::extend(std::uint64_t size) {
+void FolioMemoryFile::extend(std::uint64_t size) {
     MutexLock guard(lock_);
-    extend_locked(size);
+    extend_file_locked(size);
 }
 
-void ClientMemory::cut(std::uint64_t size) {
+void FolioMemoryFile::truncate(std::uint64_t size) {
     MutexLock guard(lock_);
     const std::uint64_t wanted = round_up(size, unit_), shown = round_up(size, page_size);
     if (wanted < size_ && ::ftruncate(fd_, static_cast<off_t>(wanted)) == 0) size_ = wanted;
@@ -119,7 +119,7 @@ void ClientMemory::cut(std::uint64_t size) {
 }
 
 // Where a table of the kernel's begins, so that a section has one.
-Result<std::byte*> ClientMemory::map_window(std::uint64_t number) {
+Result<std::byte*> FolioMemoryFile::map_window(std::uint64_t number) {
     const std::uint64_t length = window_ + section;
     void* memory = ::mmap(nullptr, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) return fail(ENOMEM, "memory map: no address space for {} bytes", length);
@@ -134,7 +134,7 @@ Result<std::byte*> ClientMemory::map_window(std::uint64_t number) {
     return whole + before;
 }
 
-bool ClientMemory::map_at(std::byte* place, std::uint64_t offset, std::uint64_t length) const {
+bool FolioMemoryFile::map_at(std::byte* place, std::uint64_t offset, std::uint64_t length) const {
     const int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED;
     // Where the program has called mlockall(MCL_FUTURE), the kernel would fill what it maps.
     if (::mmap(place, length, PROT_NONE, flags, fd_, static_cast<off_t>(offset)) == MAP_FAILED) return false;
@@ -143,16 +143,16 @@ bool ClientMemory::map_at(std::byte* place, std::uint64_t offset, std::uint64_t 
     return ::mprotect(place, length, PROT_READ | PROT_WRITE) == 0;
 }
 
-Result<std::byte*> ClientMemory::take(std::uint64_t offset) {
+Result<std::byte*> FolioMemoryFile::map_folio(std::uint64_t offset) {
     MutexLock guard(lock_);
-    TRY(reach_locked(offset + unit_));
+    TRY(ensure_size_locked(offset + unit_));
     auto window = windows_.find(offset / window_);
     if (window == windows_.end()) window = windows_.emplace(offset / window_, TRY(map_window(offset / window_))).first;
     ++folios_[offset / section];
     return window->second + offset % window_;
 }
 
-void ClientMemory::release(std::uint64_t offset) {
+void FolioMemoryFile::unmap_folio(std::uint64_t offset) {
     punch(offset, unit_);
     MutexLock guard(lock_);
     const auto count = folios_.find(offset / section);
@@ -163,22 +163,22 @@ void ClientMemory::release(std::uint64_t offset) {
 }
 
 // Mapped anew in its place. Where that fails it is as it was: the kernel counts maps before it changes them.
-void ClientMemory::drop_table(std::uint64_t number) {
+void FolioMemoryFile::drop_table(std::uint64_t number) {
     const std::uint64_t offset = number * section;
     const auto window = windows_.find(offset / window_);
     if (window != windows_.end()) (void)map_at(window->second + offset % window_, offset, section);
 }
 
-std::uintptr_t ClientMemory::first_own(std::uintptr_t start, std::uintptr_t end) {
+std::uintptr_t FolioMemoryFile::first_own_window(std::uintptr_t start, std::uintptr_t end) {
     MutexLock guard(lock_);
-    for (const auto& [number, memory] : windows_) {
-        const auto own = reinterpret_cast<std::uintptr_t>(memory);
+    for (const auto& [number, first_own_window] : windows_) {
+        const auto own = reinterpret_cast<std::uintptr_t>(first_own_window);
         if (own < end && own + window_ > start) end = std::max(own, start);
     }
     return end;
 }
 
-bool ClientMemory::is_resident(std::uint64_t offset, std::uint64_t length) {
+bool FolioMemoryFile::is_resident(std::uint64_t offset, std::uint64_t length) {
     std::array<unsigned char, 64> resident{};
     const std::uint64_t pages = length / page_size;
     MutexLock guard(lock_);
@@ -188,7 +188,7 @@ bool ClientMemory::is_resident(std::uint64_t offset, std::uint64_t length) {
     return std::ranges::all_of(std::span(resident).first(pages), [](unsigned char c) { return (c & 1) != 0; });
 }
 
-std::uint64_t ClientMemory::lost(std::uint64_t offset, std::uint64_t length) {
+std::uint64_t FolioMemoryFile::lost_pages(std::uint64_t offset, std::uint64_t length) {
     // Most often. The kernel finds a hole by walking all the data before it.
     if (is_resident(offset, length)) return 0;
     std::uint64_t out = 0;
@@ -202,7 +202,7 @@ std::uint64_t ClientMemory::lost(std::uint64_t offset, std::uint64_t length) {
     return out;
 }
 
-void ClientMemory::punch(std::uint64_t offset, std::uint64_t length) {
+void FolioMemoryFile::punch(std::uint64_t offset, std::uint64_t length) {
     // Cannot fail on a memory file for any reason but a bad range.
     ::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
                 static_cast<off_t>(length));

@@ -20,13 +20,13 @@
 
 namespace uext4 {
 
-class ClientMemory {
+class FolioMemoryFile {
 public:
     static constexpr const char* name = "uext4-file";  // of the memory file
     // `size`: bytes of the file; `unit`: of a folio, which is there as a whole or not at all.
-    static Result<std::unique_ptr<ClientMemory>> create(std::uint64_t size, std::uint32_t unit);
-    ~ClientMemory();
-    ClientMemory(const ClientMemory&) = delete;
+    static Result<std::unique_ptr<FolioMemoryFile>> create(std::uint64_t size, std::uint32_t unit);
+    ~FolioMemoryFile();
+    FolioMemoryFile(const FolioMemoryFile&) = delete;
 
     int descriptor() const { return fd_; }
     // What the kernel calls it, where it tells what is mapped.
@@ -34,29 +34,29 @@ public:
     Identity identity() const { return identity_; }
     // Where the folio at `offset` lies, until release(); it does not cross a section (its size is a power of two up to
     // 64 KiB, its offset a multiple of that). The memory file reaches so far afterwards. ENOMEM, EFBIG.
-    Result<std::byte*> take(std::uint64_t offset);
+    Result<std::byte*> map_folio(std::uint64_t offset);
     // The folio is no more: its pages go, in every map.
-    void release(std::uint64_t offset);
+    void unmap_folio(std::uint64_t offset);
     // The lowest address in [start, end) where the memory file is mapped here; `end` where it is not.
-    std::uintptr_t first_own(std::uintptr_t start, std::uintptr_t end);
+    std::uintptr_t first_own_window(std::uintptr_t start, std::uintptr_t end);
     // The pages of [offset, offset + length) that are gone, one bit each.
-    std::uint64_t lost(std::uint64_t offset, std::uint64_t length);
+    std::uint64_t lost_pages(std::uint64_t offset, std::uint64_t length);
     // The memory file reaches at least, or only, so far: an access of a client beyond its last folio ends with SIGBUS.
     // What is in that folio but not in the last page faults again, to be refused.
     void extend(std::uint64_t size);
     // The same; it has to. EFBIG where the process's limit on file sizes is less.
-    Result<void> reach(std::uint64_t size);
-    void cut(std::uint64_t size);
+    Result<void> ensure_size(std::uint64_t size);
+    void truncate(std::uint64_t size);
 
 private:
-    ClientMemory(int fd, std::uint64_t size, std::uint32_t unit);
+    FolioMemoryFile(int fd, std::uint64_t size, std::uint32_t unit);
     Result<std::byte*> map_window(std::uint64_t number);
     bool map_at(std::byte* place, std::uint64_t offset, std::uint64_t length) const;
     void drop_table(std::uint64_t section) UEXT4_REQUIRES(lock_);
     void punch(std::uint64_t offset, std::uint64_t length);
     bool is_resident(std::uint64_t offset, std::uint64_t length);
-    void extend_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
-    Result<void> reach_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
+    void extend_file_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
+    Result<void> ensure_size_locked(std::uint64_t size) UEXT4_REQUIRES(lock_);
 
     static constexpr std::uint64_t section = std::uint64_t{2} << 20;
     const int fd_;

@@ -12,7 +12,7 @@ namespace uext4 {
 struct Fault {
     InodeRef inode;
     std::uint64_t offset = 0;  // bytes in the file, of a page
-    bool store = false;
+    bool is_write = false;
     bool may_use_reserve = false;  // blocks reserved for root
 };
 
@@ -20,27 +20,27 @@ struct Fault {
 // store also its handle is open. `writable`: stores go through without a fault from now on.
 using FaultInstall = std::function<Result<void>(std::uint64_t offset, std::uint64_t length, bool writable)>;
 
-class FaultServer {
+class FaultHandler {
 public:
-    virtual ~FaultServer() = default;
+    virtual ~FaultHandler() = default;
     // Waits for nothing that may need a fault to be answered: EAGAIN when the file system is frozen (ask again after
     // the thaw), ENOSPC when there is no space (ask again after make_room()), any other error refuses the access.
-    virtual Result<void> serve(const Fault& fault, const FaultInstall& install) = 0;
+    virtual Result<void> handle(const Fault& fault, const FaultInstall& install) = 0;
     // Writes back and commits what may free space. Not from a thread that serves faults.
-    virtual void make_room(Inode& inode) = 0;
+    virtual void free_space(Inode& inode) = 0;
     // What stores left in the file is durable.
     virtual Result<void> sync(Inode& inode) = 0;
     // Calls `change` while the file is all on the device, nothing of it is cached, and nobody can bring it back.
-    virtual Result<void> quiesce(Inode& inode, const std::function<Result<void>()>& change) = 0;
+    virtual Result<void> run_with_stores_stopped(Inode& inode, const std::function<Result<void>()>& change) = 0;
     // Each page of the file asks again before it is stored to.
-    virtual void take_stores(Inode& inode) = 0;
+    virtual void write_protect_all(Inode& inode) = 0;
     // Calls `look`, which changes nothing of the file, with Inode held exclusively, also while the file system is
     // frozen.
-    virtual Result<void> holding(Inode& inode, const std::function<Result<void>()>& look) = 0;
+    virtual Result<void> with_inode_lock_shared(Inode& inode, const std::function<Result<void>()>& look) = 0;
     // Calls `change` with Inode held exclusively, in a file system that is not frozen.
-    virtual Result<void> exclusively(Inode& inode, const std::function<Result<void>()>& change) = 0;
+    virtual Result<void> with_inode_lock(Inode& inode, const std::function<Result<void>()>& change) = 0;
     // The same without waiting for a thaw: EAGAIN where a freeze has begun.
-    virtual Result<void> try_exclusively(Inode& inode, const std::function<Result<void>()>& change) = 0;
+    virtual Result<void> try_with_inode_lock(Inode& inode, const std::function<Result<void>()>& change) = 0;
     virtual bool is_freezing() = 0;  // or frozen
 };
 

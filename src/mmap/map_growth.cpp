@@ -22,8 +22,8 @@ std::uintptr_t MapRegistry::more_until_locked(const Region& region, std::uintptr
         if (to > start) limit = std::min(limit, std::max(from, start));
     if (limit == start) return start;
     const std::uintptr_t end =
-        std::min(limit, placed_until(start, region.file->descriptor(), region.offset_of(start), region.shared));
-    return region.file->contents().first_own(start, end);
+        std::min(limit, mapped_until(start, region.file->descriptor(), region.offset_of(start), region.shared));
+    return region.file->contents().first_own_window(start, end);
 }
 
 void MapRegistry::put_more_locked(const Region& region, std::uintptr_t start, std::uintptr_t end) {
@@ -60,10 +60,10 @@ std::vector<MapRegistry::Span> MapRegistry::unknown_locked(std::uintptr_t start,
     return out;
 }
 
-std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, std::uintptr_t start,
+std::optional<Region> MapRegistry::likely_whole_locked(const ProcMap& placed, std::uintptr_t start,
                                                        const RegionRef& like) const {
     const std::uint64_t offset = placed.offset + (start - placed.start);
-    const ClientMemory::Identity identity{placed.device, placed.inode};
+    const FolioMemoryFile::Identity identity{placed.device, placed.inode};
     const auto is_it = [&](const Region& region) {
         return region.file && region.shared == placed.shared && region.file->contents().identity() == identity;
     };
@@ -76,15 +76,15 @@ std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, 
         if (!is_it(region)) return;
         const bool below = region.end() == start && region.offset_of(start) == offset;
         const bool above = region.start > start && offset + (region.start - start) == region.offset;
-        const int forbids = 2 * !region.may_store + !region.may_use_reserve;
-        const int value = (below ? 16 : above ? 8 : 0) + (region.may_store == storable ? 4 : 0) + forbids;
+        const int forbids = 2 * !region.may_write + !region.may_use_reserve;
+        const int value = (below ? 16 : above ? 8 : 0) + (region.may_write == storable ? 4 : 0) + forbids;
         if (value <= rank) return;
         best = region, rank = value;
-        if (!below && !above) best->life = 0;
+        if (!below && !above) best->id = 0;
     };
     if (like && is_it(*like)) {
         best = *like;
-        best->life = 0;
+        best->id = 0;
         return best;
     }
     for (const auto& [at, region] : regions_) consider(*region);
@@ -94,16 +94,16 @@ std::optional<Region> MapRegistry::likely_whole_locked(const Placement& placed, 
 }
 
 std::optional<std::vector<MapRegistry::Span>> MapRegistry::know_locked(Span unknown, const RegionRef& like) {
-    const std::optional<std::vector<Placement>> files = files_placed_in(unknown.first, unknown.second);
+    const std::optional<std::vector<ProcMap>> files = file_maps_in(unknown.first, unknown.second);
     if (!files) return std::nullopt;
     std::vector<Span> known;
-    for (const Placement& placed : *files)
+    for (const ProcMap& placed : *files)
         if (const Span span = know_placed_locked(placed, unknown, like); span.first < span.second)
             known.push_back(span);
     return known;
 }
 
-MapRegistry::Span MapRegistry::know_placed_locked(const Placement& placed, Span unknown, const RegionRef& like) {
+MapRegistry::Span MapRegistry::know_placed_locked(const ProcMap& placed, Span unknown, const RegionRef& like) {
     const std::uintptr_t start = std::max(placed.start, unknown.first);
     const Span nothing{start, start};
     std::uintptr_t end = std::min(placed.end, unknown.second);
@@ -112,9 +112,9 @@ MapRegistry::Span MapRegistry::know_placed_locked(const Placement& placed, Span 
     if (start >= end) return nothing;
     std::optional<Region> whole = likely_whole_locked(placed, start, like);
     if (!whole) return nothing;
-    end = whole->file->contents().first_own(start, end);
+    end = whole->file->contents().first_own_window(start, end);
     if (start >= end) return nothing;
-    if (whole->life == 0) whole->life = ++lives_;
+    if (whole->id == 0) whole->id = ++lives_;
     whole->offset = placed.offset + (start - placed.start);
     whole->start = start;
     whole->length = end - start;
@@ -122,7 +122,7 @@ MapRegistry::Span MapRegistry::know_placed_locked(const Placement& placed, Span 
     return {start, end};
 }
 
-std::vector<Region> MapRegistry::forget_stale_locked(const ClientMaps* engine, const std::vector<Placement>& files) {
+std::vector<Region> MapRegistry::remove_stale_locked(const ClientMaps* engine, const std::vector<ProcMap>& files) {
     std::vector<Region> stale;
     for (const auto& known : regions_) {
         const Region& region = *known.second;
@@ -135,13 +135,13 @@ std::vector<Region> MapRegistry::forget_stale_locked(const ClientMaps* engine, c
             part.length = end - at;
             part.offset = region.offset_of(at);
             // What could not be told is not gone.
-            if (!is_mapped(at) || placement_of(at)) stale.push_back(std::move(part));
+            if (!is_mapped(at) || find_proc_map(at)) stale.push_back(std::move(part));
         };
-        auto placed = std::ranges::upper_bound(files, at, {}, &Placement::end);
+        auto placed = std::ranges::upper_bound(files, at, {}, &ProcMap::end);
         for (; placed != files.end() && placed->start < region.end(); ++placed) {
-            const ClientMemory::Identity identity{placed->device, placed->inode};
+            const FolioMemoryFile::Identity identity{placed->device, placed->inode};
             const std::uintptr_t from = std::max(at, placed->start);
-            const std::uintptr_t end = region.file->contents().first_own(from, std::min(placed->end, region.end()));
+            const std::uintptr_t end = region.file->contents().first_own_window(from, std::min(placed->end, region.end()));
             if (identity != region.file->contents().identity() || placed->shared != region.shared ||
                 placed->offset + (from - placed->start) != region.offset_of(from) || from >= end)
                 continue;
@@ -154,8 +154,8 @@ std::vector<Region> MapRegistry::forget_stale_locked(const ClientMaps* engine, c
     return stale;
 }
 
-bool MapRegistry::know_all_locked(const ClientMaps* engine, const std::vector<Placement>& files) {
-    std::map<ClientMemory::Identity, MappedFile*> known;
+bool MapRegistry::learn_all_locked(const ClientMaps* engine, const std::vector<ProcMap>& files) {
+    std::map<FolioMemoryFile::Identity, MappedFile*> known;
     const auto add = [&](const Region& region) {
         if (region.file && region.engine == engine)
             known.emplace(region.file->contents().identity(), region.file.get());
@@ -164,10 +164,10 @@ bool MapRegistry::know_all_locked(const ClientMaps* engine, const std::vector<Pl
     for (const Region& region : aside_) add(region);
     for (const auto& [key, region] : last_) add(region);
     bool all = true;
-    for (const Placement& placed : files) {
+    for (const ProcMap& placed : files) {
         const auto file = known.find({placed.device, placed.inode});
         if (file == known.end()) continue;
-        const std::uintptr_t end = file->second->contents().first_own(placed.start, placed.end);
+        const std::uintptr_t end = file->second->contents().first_own_window(placed.start, placed.end);
         // The event that takes another's away waits.
         set_others_aside_locked(placed.start, end, engine);
         for (const Span& unknown : unknown_locked(placed.start, end))
@@ -207,7 +207,7 @@ void MapRegistry::keep_moved_growth_locked(std::uintptr_t from, std::uintptr_t t
     if (first < end && !is_open) {
         const std::uintptr_t at = to + (first - from);
         const std::uintptr_t until =
-            std::min(to + length, placed_until(at, last->file->descriptor(), last->offset_of(first), last->shared));
+            std::min(to + length, mapped_until(at, last->file->descriptor(), last->offset_of(first), last->shared));
         if (until > at) put_more_locked(*last, first, first + (until - at));
     }
     keep_growth_locked(from, end, engine);
@@ -222,7 +222,7 @@ void MapRegistry::keep_behind_locked(const std::vector<Region>& parts) {
 }
 
 void MapRegistry::set_last_locked(const Region& part) {
-    last_[{part.file.get(), part.shared, part.may_store, part.may_use_reserve}] = part;
+    last_[{part.file.get(), part.shared, part.may_write, part.may_use_reserve}] = part;
 }
 
 std::vector<Region> MapRegistry::forget_last_locked(const ClientMaps* engine) {
@@ -251,7 +251,7 @@ void MapRegistry::double_locked(std::uintptr_t from, std::uintptr_t to, const Cl
     Region twin = *last;
     twin.start = to;
     twin.offset = last->offset_of(from);
-    const std::uintptr_t until = placed_until(to, twin.file->descriptor(), twin.offset, true);
+    const std::uintptr_t until = mapped_until(to, twin.file->descriptor(), twin.offset, true);
     if (until == to) return;
     twin.length = until - to;
     insert_locked(std::move(twin));
@@ -278,7 +278,7 @@ bool MapRegistry::is_partly_leaving_locked(std::uintptr_t start, std::uintptr_t 
     });
 }
 
-std::vector<Region> MapRegistry::parts(std::uintptr_t start, std::uintptr_t end) {
+std::vector<Region> MapRegistry::regions_in(std::uintptr_t start, std::uintptr_t end) {
     MutexLock guard(lock_);
     return known_parts_locked(start, end);
 }

@@ -24,7 +24,7 @@ bool is_trace(const Region& region) { return region.file == nullptr; }
 bool overlap(const Region& a, const Region& b) { return a.start < b.end() && b.start < a.end(); }
 
 bool is_there(const Region& region, std::uintptr_t at) {
-    return is_placed_at(at, region.file->descriptor(), region.offset, region.shared);
+    return is_file_mapped_at(at, region.file->descriptor(), region.offset, region.shared);
 }
 
 bool is_met_by_another(const Region& layer, const std::vector<Region>& layers) {
@@ -43,14 +43,14 @@ MapRegistry& MapRegistry::instance() {
 void MapRegistry::put_locked(Region region) {
     region.file->add_range(range_of(region));
     const std::uintptr_t start = region.start;
-    region.by_another = false;
+    region.is_foreign = false;
     regions_[start] = std::make_shared<const Region>(std::move(region));
     count_.store(regions_.size());
 }
 
 void MapRegistry::insert_locked(Region region) {
     set_aside_locked(region.start, region.end(), region.engine);
-    region.life = ++lives_;
+    region.id = ++lives_;
     put_locked(std::move(region));
 }
 
@@ -59,7 +59,7 @@ void MapRegistry::set_aside_locked(std::uintptr_t start, std::uintptr_t end, con
     for (Region& part : parts_locked(start, end)) {
         forget_locked({part});
         part.file->add_range(range_of(part));
-        part.by_another = part.engine != by;
+        part.is_foreign = part.engine != by;
         aside_.push_back(std::move(part));
     }
 }
@@ -99,7 +99,7 @@ RegionRef MapRegistry::below_locked(std::uintptr_t address) const {
 std::vector<std::uintptr_t> MapRegistry::pages_of_locked(std::uint64_t life, std::uint64_t offset) const {
     std::vector<std::uintptr_t> out;
     for (const auto& [start, region] : regions_)
-        if (region->life == life && offset >= region->offset && offset - region->offset < region->length)
+        if (region->id == life && offset >= region->offset && offset - region->offset < region->length)
             out.push_back(start + (offset - region->offset));
     return out;
 }
@@ -113,8 +113,8 @@ bool MapRegistry::overlaps(const void* memory, std::size_t length) const {
     return it != regions_.begin() && std::prev(it)->second->end() > start;
 }
 
-bool MapRegistry::any_below(const void* memory) const {
-    if (!any()) return false;
+bool MapRegistry::has_region_below(const void* memory) const {
+    if (!has_regions()) return false;
     MutexLock guard(lock_);
     return !regions_.empty() && regions_.begin()->first < reinterpret_cast<std::uintptr_t>(memory);
 }
@@ -145,7 +145,7 @@ std::vector<Region> MapRegistry::layers_locked(std::uintptr_t start, std::uintpt
 // `part` is a layer, or a part of one.
 void MapRegistry::forget_layer_locked(const Region& part) {
     const auto it = std::ranges::find_if(aside_, [&](const Region& region) {
-        return region.life == part.life && region.start <= part.start && part.end() <= region.end() &&
+        return region.id == part.id && region.start <= part.start && part.end() <= region.end() &&
                region.offset_of(part.start) == part.offset;
     });
     if (it == aside_.end()) return forget_locked({part});
@@ -216,13 +216,13 @@ void MapRegistry::move_locked(std::uintptr_t from, std::uintptr_t to, std::size_
     std::vector<Region> parts = take_locked(layers, has_gone);
     set_aside_locked(to, to + length, engine);
     for (Region& part : parts) {
-        aside_.push_back({.life = ++lives_, .start = part.start, .length = part.length, .engine = part.engine});
+        aside_.push_back({.id = ++lives_, .start = part.start, .length = part.length, .engine = part.engine});
         part.start = to + (part.start - from);
         put_locked(std::move(part));
     }
 }
 
-MapRegistry::Known MapRegistry::known_to_go_locked(std::uintptr_t start, std::uintptr_t end,
+MapRegistry::Knowledge MapRegistry::known_to_go_locked(std::uintptr_t start, std::uintptr_t end,
                                                    std::optional<std::uintptr_t> to, const ClientMaps* engine) const {
     std::vector<Region> layers = layers_locked(start, end, engine);
     std::erase_if(layers, is_trace);
@@ -230,12 +230,12 @@ MapRegistry::Known MapRegistry::known_to_go_locked(std::uintptr_t start, std::ui
     std::uintptr_t at = start;
     bool all = true;
     for (const Region& layer : layers) {
-        if (layer.start < at || is_there(layer, layer.start)) return Known::contrary;
-        if (to && !is_there(layer, *to + (layer.start - start))) return Known::contrary;
+        if (layer.start < at || is_there(layer, layer.start)) return Knowledge::contrary;
+        if (to && !is_there(layer, *to + (layer.start - start))) return Knowledge::contrary;
         all = all && layer.start == at;
         at = layer.end();
     }
-    return all && at == end ? Known::all : Known::part;
+    return all && at == end ? Knowledge::all : Knowledge::part;
 }
 
 bool MapRegistry::is_open_locked(const ClientMaps* engine) const {
@@ -244,7 +244,7 @@ bool MapRegistry::is_open_locked(const ClientMaps* engine) const {
 }
 
 bool MapRegistry::is_in_doubt_locked(const ClientMaps* engine) const {
-    return std::ranges::any_of(aside_, [&](const Region& one) { return one.engine == engine && one.by_another; });
+    return std::ranges::any_of(aside_, [&](const Region& one) { return one.engine == engine && one.is_foreign; });
 }
 
 std::vector<Region> MapRegistry::settle_locked(const ClientMaps* engine) {
@@ -287,7 +287,7 @@ bool MapRegistry::uses(const MappedFile* file) const {
 
 // Its ranges are those of its regions, and of what of it is set aside.
 bool MapRegistry::uses_locked(const MappedFile* file) const {
-    return file->is_seen() || std::ranges::any_of(leaving_, [&](const Leaving& leaving) {
+    return file->is_mapped() || std::ranges::any_of(leaving_, [&](const Leaving& leaving) {
                return std::ranges::find(leaving.files, file) != leaving.files.end();
            });
 }

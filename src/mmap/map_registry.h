@@ -31,10 +31,10 @@ namespace uext4 {
 
 class ClientMaps;
 class MappedFile;
-struct Placement;
+struct ProcMap;
 
 struct Region {
-    std::uint64_t life = 0;  // of the map that it is, or is a part of; no other map of the process has had it
+    std::uint64_t id = 0;  // of the map that it is, or is a part of; no other map of the process has had it
     std::uintptr_t start = 0;
     std::size_t length = 0;    // bytes, whole pages
     std::uint64_t offset = 0;  // of the file's bytes at `start`
@@ -43,9 +43,9 @@ struct Region {
     ClientMaps* engine = nullptr;
     int protection = 0;      // PROT_*, when it was made
     bool shared = false;     // MAP_SHARED
-    bool may_store = false;  // the file was opened for writing
+    bool may_write = false;  // the file was opened for writing
     bool may_use_reserve = false;
-    bool by_another = false;  // set aside by what is known of another engine's maps
+    bool is_foreign = false;  // set aside by what is known of another engine's maps
 
     std::uintptr_t end() const { return start + length; }
     std::uint64_t offset_of(std::uintptr_t address) const { return offset + (address - start); }
@@ -60,23 +60,23 @@ public:
     void insert_locked(Region region) UEXT4_REQUIRES(lock_);
     RegionRef find(std::uintptr_t address) const;
     // The parts of [start, end) that are maps, by address, with what they have become longer by.
-    std::vector<Region> parts(std::uintptr_t start, std::uintptr_t end);
+    std::vector<Region> regions_in(std::uintptr_t start, std::uintptr_t end);
     std::vector<Region> known_parts_locked(std::uintptr_t start, std::uintptr_t end) UEXT4_REQUIRES(lock_);
     bool overlaps(const void* memory, std::size_t length) const;
-    bool any_below(const void* memory) const;
-    bool any() const { return count_.load(std::memory_order_relaxed) != 0; }
+    bool has_region_below(const void* memory) const;
+    bool has_regions() const { return count_.load(std::memory_order_relaxed) != 0; }
     bool uses(const MappedFile* file) const;
     bool uses_locked(const MappedFile* file) const UEXT4_REQUIRES(lock_);
     // `files`: all that are mapped, looked at when no event of the engine's waited, before and afterwards. What there
     // is of the memory of its files becomes known. False where it cannot be said of some of it whether it stays.
-    bool know_all_locked(const ClientMaps* engine, const std::vector<Placement>& files) UEXT4_REQUIRES(lock_);
+    bool learn_all_locked(const ClientMaps* engine, const std::vector<ProcMap>& files) UEXT4_REQUIRES(lock_);
     // What of its maps is not where it is known to be is forgotten.
-    std::vector<Region> forget_stale_locked(const ClientMaps* engine, const std::vector<Placement>& files)
+    std::vector<Region> remove_stale_locked(const ClientMaps* engine, const std::vector<ProcMap>& files)
         UEXT4_REQUIRES(lock_);
     // Of what went, or was moved: whether it is just what is known of it, or of a part of it nothing is known, or what
     // the kernel shows says otherwise. Before remove_locked() and move_locked().
-    enum class Known : std::uint8_t { all, part, contrary };
-    Known known_to_go_locked(std::uintptr_t start, std::uintptr_t end, std::optional<std::uintptr_t> to,
+    enum class Knowledge : std::uint8_t { all, part, contrary };
+    Knowledge known_to_go_locked(std::uintptr_t start, std::uintptr_t end, std::optional<std::uintptr_t> to,
                              const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
     // What went before all was known tells nothing more. The references go outside of the lock.
     std::vector<Region> forget_last_locked(const ClientMaps* engine) UEXT4_REQUIRES(lock_);
@@ -166,9 +166,9 @@ private:
     // known. None: what lies there could not be looked at.
     std::optional<std::vector<Span>> know_locked(Span unknown, const RegionRef& like = nullptr) UEXT4_REQUIRES(lock_);
     // The same of what is placed alike, of which [start, end) is unknown. An empty span: nothing has become known.
-    Span know_placed_locked(const Placement& placed, Span unknown, const RegionRef& like) UEXT4_REQUIRES(lock_);
+    Span know_placed_locked(const ProcMap& placed, Span unknown, const RegionRef& like) UEXT4_REQUIRES(lock_);
     // Of the maps of a file, the one that what lies at `start` is most likely to be a part of. None: not one of ours.
-    std::optional<Region> likely_whole_locked(const Placement& placed, std::uintptr_t start,
+    std::optional<Region> likely_whole_locked(const ProcMap& placed, std::uintptr_t start,
                                               const RegionRef& like) const UEXT4_REQUIRES(lock_);
 
     mutable Mutex lock_{Rank::Device, "MapRegistry", 1};  // inside of a journaled folio's, whose copy protects maps

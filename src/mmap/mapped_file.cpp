@@ -20,12 +20,12 @@ void MappedFile::remove_range(const Range& range) {
     if (it != ranges_.end()) ranges_.erase(it);
 }
 
-bool MappedFile::is_seen() const {
+bool MappedFile::is_mapped() const {
     MutexLock guard(lock_);
     return !ranges_.empty();
 }
 
-void MappedFile::protect(std::uint64_t offset, std::uint64_t length) {
+void MappedFile::write_protect(std::uint64_t offset, std::uint64_t length) {
     const std::uint64_t first = round_down(offset, page_size), end = round_up(offset + length, page_size);
     // A map that the program moves or takes away is in its old place here until its event is read, which is under the
     // registry's lock: until then nothing can be asked for.
@@ -43,8 +43,8 @@ void MappedFile::protect(std::uint64_t offset, std::uint64_t length) {
     while (!all_protected()) ::sched_yield();
 }
 
-Result<std::byte*> MappedFile::memory(std::uint64_t index) { return memory_->take(index * folio_size_); }
+Result<std::byte*> MappedFile::folio_memory(std::uint64_t index) { return memory_->map_folio(index * folio_size_); }
 
-void MappedFile::release_memory(std::uint64_t index) { memory_->release(index * folio_size_); }
+void MappedFile::release_folio_memory(std::uint64_t index) { memory_->unmap_folio(index * folio_size_); }
 
 }  // namespace uext4

@@ -16,7 +16,7 @@ namespace uext4 {
 class MappedFile final : public ClientMapsHook {
 public:
     // `settled`: with the registry of maps locked, whether its ranges are where they are known to be.
-    MappedFile(const Userfault& userfault, std::unique_ptr<ClientMemory> memory, std::uint32_t folio_size,
+    MappedFile(const Userfault& userfault, std::unique_ptr<FolioMemoryFile> memory, std::uint32_t folio_size,
                std::function<bool()> settled)
         : userfault_(const_cast<Userfault&>(userfault)),
           memory_(std::move(memory)),
@@ -24,7 +24,7 @@ public:
           settled_(std::move(settled)) {}
 
     int descriptor() const { return memory_->descriptor(); }
-    ClientMemory& contents() { return *memory_; }
+    FolioMemoryFile& contents() { return *memory_; }
 
     struct Range {
         std::uintptr_t start = 0;
@@ -35,18 +35,18 @@ public:
     };
     void add_range(const Range& range);
     void remove_range(const Range& range);  // one of those that are like it
-    bool is_seen() const;                   // there are ranges
+    bool is_mapped() const;                   // there are ranges
 
-    void protect(std::uint64_t offset, std::uint64_t length) override;
-    Result<std::byte*> memory(std::uint64_t index) override;
-    void release_memory(std::uint64_t index) override;
-    std::uint64_t lost(std::uint64_t index) override { return memory_->lost(index * folio_size_, folio_size_); }
+    void write_protect(std::uint64_t offset, std::uint64_t length) override;
+    Result<std::byte*> folio_memory(std::uint64_t index) override;
+    void release_folio_memory(std::uint64_t index) override;
+    std::uint64_t lost_blocks(std::uint64_t index) override { return memory_->lost_pages(index * folio_size_, folio_size_); }
     void extend(std::uint64_t size) override { memory_->extend(size); }
-    void cut(std::uint64_t size) override { memory_->cut(size); }
+    void truncate(std::uint64_t size) override { memory_->truncate(size); }
 
 private:
     Userfault& userfault_;
-    std::unique_ptr<ClientMemory> memory_;
+    std::unique_ptr<FolioMemoryFile> memory_;
     const std::uint32_t folio_size_;
     const std::function<bool()> settled_;
     mutable Mutex lock_{Rank::Leaf, "MappedFile"};

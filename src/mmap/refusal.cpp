@@ -37,16 +37,16 @@ bool has_sigbus(const std::string& status, const char* field) {
 
 }  // namespace
 
-Waiter waiter_of(pid_t tid) {
+FaultingThread faulting_thread_state(pid_t tid) {
     // proc(5): "running", or the number of the system call, or -1 when the thread is blocked outside of one: in a
     // fault.
     // Asked last: a signal that the thread does not wait for any more would meet it elsewhere.
     const std::string status = contents_of(fmt::format("/proc/self/task/{}/status", tid));
     const std::string call = contents_of(fmt::format("/proc/self/task/{}/syscall", tid));
-    if (call.empty() && ::access("/proc/self/task", F_OK) != 0) return Waiter::system_call;  // it cannot be told
-    if (call.empty() || call.starts_with("running")) return Waiter::gone;
-    if (!call.starts_with("-1 ")) return Waiter::system_call;
-    return has_sigbus(status, "SigBlk:") || has_sigbus(status, "SigIgn:") ? Waiter::deaf : Waiter::program;
+    if (call.empty() && ::access("/proc/self/task", F_OK) != 0) return FaultingThread::system_call;  // it cannot be told
+    if (call.empty() || call.starts_with("running")) return FaultingThread::gone;
+    if (!call.starts_with("-1 ")) return FaultingThread::system_call;
+    return has_sigbus(status, "SigBlk:") || has_sigbus(status, "SigIgn:") ? FaultingThread::deaf : FaultingThread::program;
 }
 
 bool send_sigbus(pid_t tid, std::uintptr_t address) {
@@ -57,32 +57,32 @@ bool send_sigbus(pid_t tid, std::uintptr_t address) {
     return ::syscall(SYS_rt_tgsigqueueinfo, ::getpid(), tid, SIGBUS, &info) == 0;
 }
 
-ForbiddenPages& ForbiddenPages::instance() {
+RejectedPages& RejectedPages::instance() {
     // Never destroyed: a signal may ask until the program has ended.
-    static ForbiddenPages& pages = *new ForbiddenPages;
+    static RejectedPages& pages = *new RejectedPages;
     return pages;
 }
 
-void ForbiddenPages::add(std::uintptr_t page, const FaultServer& server) {
+void RejectedPages::add(std::uintptr_t page, const FaultHandler& server) {
     MutexLock guard(lock_);
     while (pages_.contains(page)) changed_.wait(lock_);
     pages_.emplace(page, Forbidden{&server, ++numbers_});
     count_.store(pages_.size());
 }
 
-void ForbiddenPages::remove(std::uintptr_t page) {
+void RejectedPages::remove(std::uintptr_t page) {
     MutexLock guard(lock_);
     pages_.erase(page);
     count_.store(pages_.size());
     changed_.notify_all();
 }
 
-bool ForbiddenPages::any_locked(std::uintptr_t start, std::uintptr_t end) const {
+bool RejectedPages::any_locked(std::uintptr_t start, std::uintptr_t end) const {
     const auto first = pages_.lower_bound(start / page_size * page_size);
     return first != pages_.end() && first->first < end;
 }
 
-void ForbiddenPages::wait_for_those_now(const FaultServer& server) {
+void RejectedPages::wait_for_current(const FaultHandler& server) {
     assert_nothing_held_at_or_below(Rank::Freeze);
     if (count_.load() == 0) return;
     MutexLock guard(lock_);
@@ -94,7 +94,7 @@ void ForbiddenPages::wait_for_those_now(const FaultServer& server) {
     while (any_of_those()) changed_.wait(lock_);
 }
 
-bool ForbiddenPages::wait(std::uintptr_t start, std::uintptr_t end) {
+bool RejectedPages::wait(std::uintptr_t start, std::uintptr_t end) {
     assert_nothing_held_at_or_below(Rank::Freeze);
     MutexLock guard(lock_);
     if (!any_locked(start, end)) return false;
@@ -106,7 +106,7 @@ bool ForbiddenPages::wait(std::uintptr_t start, std::uintptr_t end) {
     return true;
 }
 
-void ForbiddenPages::let_meet(std::uintptr_t page, std::chrono::nanoseconds most) {
+void RejectedPages::set_retry_limit(std::uintptr_t page, std::chrono::nanoseconds most) {
     const std::chrono::nanoseconds end = monotonic_now() + most;
     MutexLock guard(lock_);
     for (auto now = monotonic_now(); now < end && !pages_.at(page).met; now = monotonic_now())

@@ -15,34 +15,34 @@
 
 namespace uext4 {
 
-class FaultServer;
+class FaultHandler;
 
-enum class Waiter {
+enum class FaultingThread {
     gone,        // the thread waits in no fault any more
     program,     // its own instruction faulted, and it takes SIGBUS
     deaf,        // the same, but it has SIGBUS blocked or ignored: the process ends with it all the same
     system_call  // one on its behalf
 };
 // How the thread that faulted stands. `tid`: of this process.
-Waiter waiter_of(pid_t tid);
+FaultingThread faulting_thread_state(pid_t tid);
 
 // SIGBUS with si_addr for one thread; its fault ends. False when the thread is gone.
 bool send_sigbus(pid_t tid, std::uintptr_t address);
 
 // Pages of the process that refuse accesses for a moment, so that one meets a refusal that no signal brings. Others
 // that touch them meanwhile are refused as well; who can, waits and asks again.
-class ForbiddenPages {
+class RejectedPages {
 public:
-    static ForbiddenPages& instance();
+    static RejectedPages& instance();
 
     // A page is forbidden as long as one of these lives. One at a time: the next for the page waits for the last.
     // `server`: of the file system whose map it is.
-    class Entry {
+    class Rejection {
     public:
-        Entry(std::uintptr_t page, const FaultServer& server) : page_(page) { instance().add(page, server); }
-        ~Entry() { instance().remove(page_); }
-        Entry(const Entry&) = delete;
-        Entry& operator=(const Entry&) = delete;
+        Rejection(std::uintptr_t page, const FaultHandler& server) : page_(page) { instance().add(page, server); }
+        ~Rejection() { instance().remove(page_); }
+        Rejection(const Rejection&) = delete;
+        Rejection& operator=(const Rejection&) = delete;
 
     private:
         std::uintptr_t page_;
@@ -54,19 +54,19 @@ public:
     // first of them: it need not last for him.
     bool wait(std::uintptr_t start, std::uintptr_t end);
     // By whoever forbids it: until somebody says so, or for so long.
-    void let_meet(std::uintptr_t page, std::chrono::nanoseconds most);
+    void set_retry_limit(std::uintptr_t page, std::chrono::nanoseconds most);
     // Until every page of this file system's that is forbidden now has been allowed once: what was refused before a
     // change is not refused after it. Others' have nothing to do with it, and may wait for it: their device may be a
     // file of this one.
-    void wait_for_those_now(const FaultServer& server);
+    void wait_for_current(const FaultHandler& server);
 
 private:
     struct Forbidden {
-        const FaultServer* server = nullptr;
+        const FaultHandler* server = nullptr;
         std::uint64_t number = 0;  // its own
         bool met = false;
     };
-    void add(std::uintptr_t page, const FaultServer& server);
+    void add(std::uintptr_t page, const FaultHandler& server);
     void remove(std::uintptr_t page);
     bool any_locked(std::uintptr_t start, std::uintptr_t end) const UEXT4_REQUIRES(lock_);
 

@@ -67,28 +67,28 @@ public:
         return access && attempt_locked(*access);
     }
 
-    void protect(std::uint64_t offset, std::uint64_t length) override {
+    void write_protect(std::uint64_t offset, std::uint64_t length) override {
         MutexLock guard(lock_);
         for (Map* map : maps_) forget(*map, map->writable, offset, length);
     }
-    Result<std::byte*> memory(std::uint64_t index) override {
+    Result<std::byte*> folio_memory(std::uint64_t index) override {
         MutexLock guard(lock_);
         std::vector<std::byte>& bytes = memory_[index];
         bytes.assign(folio_size_, std::byte{0xa5});  // a folio's memory is undefined
         reach_ = std::max(reach_, (index + 1) * folio_size_);
         return bytes.data();
     }
-    void release_memory(std::uint64_t index) override {
+    void release_folio_memory(std::uint64_t index) override {
         MutexLock guard(lock_);
         drop_locked(index * folio_size_, folio_size_);
         memory_.erase(index);
     }
-    std::uint64_t lost(std::uint64_t) override { return 0; }
+    std::uint64_t lost_blocks(std::uint64_t) override { return 0; }
     void extend(std::uint64_t size) override {
         MutexLock guard(lock_);
         reach_ = std::max(reach_, round_up(size, page_size));
     }
-    void cut(std::uint64_t size) override {
+    void truncate(std::uint64_t size) override {
         MutexLock guard(lock_);
         const std::uint64_t end = round_up(size, page_size);
         if (end < reach_) drop_locked(end, reach_ - end);
@@ -141,7 +141,7 @@ private:
     std::map<std::uint64_t, std::vector<std::byte>> memory_ UEXT4_GUARDED_BY(lock_);
 };
 
-SimulatedMaps::SimulatedMaps(FaultServer& server, Options options) : server_(server), options_(options) {
+SimulatedMaps::SimulatedMaps(FaultHandler& server, Options options) : server_(server), options_(options) {
     const SourceLocation here = SourceLocation::current();
     for (int i = 0; i < options.workers; ++i) threads_.emplace_back("sim faults", [this] { work(); }, here);
     threads_.emplace_back("sim room", [this] { make_room(); }, here);
@@ -174,7 +174,7 @@ Result<std::shared_ptr<SimulatedMaps::File>> SimulatedMaps::attach(const InodeRe
         if (auto it = files_.find(&*inode); it != files_.end()) return it->second;
     }
     std::shared_ptr<File> file;
-    TRY(server_.quiesce(*inode, [&]() -> Result<void> {
+    TRY(server_.run_with_stores_stopped(*inode, [&]() -> Result<void> {
         file = std::make_shared<File>(inode, inode->pages().folio_size(), inode->size_hint());
         inode->pages().set_client_maps(file.get());
         return {};
@@ -188,7 +188,7 @@ Result<SimulatedMaps::MapRef> SimulatedMaps::map(const MapRequest& request) {
     if (request.length == 0 || request.offset % page_size != 0)
         return fail(EINVAL, "memory map of {} bytes at {}", request.length, request.offset);
     MapRef made;
-    const Result<void> mapped = server_.exclusively(*request.inode, [&]() -> Result<void> {
+    const Result<void> mapped = server_.with_inode_lock(*request.inode, [&]() -> Result<void> {
         std::shared_ptr<File> file = TRY(attach(request.inode));
         made = std::make_shared<Map>(request, std::move(file));
         made->file->add(*made);
@@ -201,9 +201,9 @@ Result<SimulatedMaps::MapRef> SimulatedMaps::map(const MapRequest& request) {
 Result<void> SimulatedMaps::unmap(const MapRef& map) {
     const std::shared_ptr<File> file = map->file;
     Inode& inode = *file->inode;
-    return server_.exclusively(inode, [&]() -> Result<void> {
+    return server_.with_inode_lock(inode, [&]() -> Result<void> {
         if (!file->remove(*map)) return {};
-        const Result<void> quiet = server_.quiesce(inode, [&]() -> Result<void> {
+        const Result<void> quiet = server_.run_with_stores_stopped(inode, [&]() -> Result<void> {
             inode.pages().set_client_maps(nullptr);
             return {};
         });
@@ -254,7 +254,7 @@ Result<void> SimulatedMaps::access_page(const Access& access, Source source) {
     return fail(EDEADLK, "an access at {} faults without end", access.page);
 }
 
-Holdable SimulatedMaps::Job::answer() const {
+HeldResource SimulatedMaps::Job::answer() const {
     return {this, "answer to a fault at", access.map->request.offset + access.page,
             access.map->file->inode->number().value};
 }
@@ -265,7 +265,7 @@ Result<bool> SimulatedMaps::fault(const Access& access, Source source) {
     const MapRequest& request = access.map->request;
     const bool writable = request.shared && (request.protection & PROT_WRITE);
     job.as_store = request.shared && (access.store || (writable && !options_.continue_protected));
-    if (job.as_store && access.store && !request.may_store) return fail(EACCES, "the file is open for reading only");
+    if (job.as_store && access.store && !request.may_write) return fail(EACCES, "the file is open for reading only");
     schedule_point(Point::Fault, "a fault is delivered", access.map->file.get(), access.where);
     MutexLock guard(lock_, access.where);
     jobs_.push_back(&job);
@@ -284,14 +284,14 @@ void SimulatedMaps::serve(Job& job) {
         MutexLock guard(lock_);
         thaws = thaws_;
     }
-    Result<void> served = server_.serve(fault, [&](std::uint64_t offset, std::uint64_t length, bool writable) {
+    Result<void> served = server_.handle(fault, [&](std::uint64_t offset, std::uint64_t length, bool writable) {
         const bool its_own = offset <= fault.offset && fault.offset < offset + length;
         const bool at_once = its_own && job.source == Source::once;
         if (map.file->install(map, offset, length, writable, at_once ? &job.access : nullptr)) job.accessed = true;
         return Result<void>{};
     });
     MutexLock guard(lock_);
-    note_given_up(&job);
+    note_released(&job);
     if (!served && served.error().code == EAGAIN) {
         // A thaw since then has looked for parked faults already.
         if (thaws == thaws_) {
@@ -336,9 +336,9 @@ void SimulatedMaps::make_room() {
             no_space_.pop_front();
             note_held(job->answer(), SourceLocation::current());
         }
-        server_.make_room(*job->access.map->file->inode);
+        server_.free_space(*job->access.map->file->inode);
         MutexLock guard(lock_);
-        note_given_up(job);
+        note_released(job);
         jobs_.push_back(job);
         jobs_changed_.notify_one();
     }

@@ -29,8 +29,8 @@ public:
     // page is installed, as by a system call of the kernel that cannot fault again.
     enum class Source : bool { program, once };
 
-    explicit SimulatedMaps(FaultServer& server) : SimulatedMaps(server, Options{}) {}
-    SimulatedMaps(FaultServer& server, Options options);
+    explicit SimulatedMaps(FaultHandler& server) : SimulatedMaps(server, Options{}) {}
+    SimulatedMaps(FaultHandler& server, Options options);
     ~SimulatedMaps();
     SimulatedMaps(const SimulatedMaps&) = delete;
 
@@ -71,7 +71,7 @@ private:
         bool done = false;  // guarded by lock_
         bool accessed = false;
         Result<void> result;
-        Holdable answer() const;
+        HeldResource answer() const;
     };
 
     Result<void> access(Map& map, std::uint64_t at, std::size_t size, bool store, Bytes out, ConstBytes in,
@@ -83,7 +83,7 @@ private:
     void serve(Job& job);
     Result<std::shared_ptr<File>> attach(const InodeRef& inode);
 
-    FaultServer& server_;
+    FaultHandler& server_;
     const Options options_;
     std::atomic<std::uint64_t> faults_{0};
     mutable Mutex lock_{Rank::Leaf, "SimulatedMaps"};

@@ -83,12 +83,12 @@ Result<Userfault> Userfault::open() {
                     "({}): use Linux 5.19 or newer",
                     std::strerror(errno));
     made.offer_.system_calls = system_calls;
-    made.probe();
+    made.probe_features();
     return made;
 }
 
 // Tried on a page of its own: no feature bit tells of the first.
-void Userfault::probe() {
+void Userfault::probe_features() {
     const int memory = ::memfd_create("uext4-probe", MFD_CLOEXEC);
     if (memory < 0) return;
     if (::ftruncate(memory, page_size) != 0) {
@@ -96,9 +96,9 @@ void Userfault::probe() {
         return;
     }
     void* alias = ::mmap(nullptr, page_size, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
-    const Wanted wanted{.length = page_size, .protection = PROT_READ | PROT_WRITE, .file = memory};
-    const Result<void*> map = map_watched(wanted);
-    if (alias != MAP_FAILED && map && let_in(*map, wanted)) {
+    const MapSpec wanted{.length = page_size, .protection = PROT_READ | PROT_WRITE, .file = memory};
+    const Result<void*> map = map_registered(wanted);
+    if (alias != MAP_FAILED && map && allow_access(*map, wanted)) {
         *static_cast<volatile char*>(alias) = 1;
         const auto address = reinterpret_cast<std::uintptr_t>(*map);
         const Result<bool> shown = try_install(address, page_size, true);
@@ -107,7 +107,7 @@ void Userfault::probe() {
         offer_.poison = poisoned && *poisoned && try_clear(address);
     }
     if (map) {
-        unwatch(*map, page_size);
+        unregister(*map, page_size);
         ::munmap(*map, page_size);
     }
     if (alias != MAP_FAILED) ::munmap(alias, page_size);
@@ -117,7 +117,7 @@ void Userfault::probe() {
 // The kernel fills memory of its own accord, as it is mapped, where the program has called mlockall(MCL_FUTURE); and
 // another thread may still hold the address of a map that was there before. What is accessed before it is watched is
 // served from the memory file as it lies there, and never asked for again.
-Result<void*> Userfault::map_watched(const Wanted& wanted) {
+Result<void*> Userfault::map_registered(const MapSpec& wanted) {
     void* memory = ::mmap(nullptr, wanted.length, PROT_NONE, wanted.shared ? MAP_SHARED : MAP_PRIVATE, wanted.file,
                           static_cast<off_t>(wanted.offset));
     if (memory == MAP_FAILED)
@@ -126,24 +126,24 @@ Result<void*> Userfault::map_watched(const Wanted& wanted) {
     ::munlock(memory, wanted.length);
     // The threads that serve faults are not there in a child.
     ::madvise(memory, wanted.length, MADV_DONTFORK);
-    if (Result<void> watched = watch(memory, wanted.length, wanted.shared); !watched) {
+    if (Result<void> watched = register_range(memory, wanted.length, wanted.shared); !watched) {
         ::munmap(memory, wanted.length);
         return fail(watched.error());
     }
     return memory;
 }
 
-Result<void> Userfault::let_in(void* address, const Wanted& wanted) {
+Result<void> Userfault::allow_access(void* address, const MapSpec& wanted) {
     if (::mprotect(address, wanted.length, wanted.protection) == 0) return {};
     return fail(errno, "memory map of {} bytes at {}: {}", wanted.length, wanted.offset, std::strerror(errno));
 }
 
-Result<void> Userfault::keep_out(void* address, std::size_t length) {
+Result<void> Userfault::forbid_access(void* address, std::size_t length) {
     if (::mprotect(address, length, PROT_NONE) == 0) return {};
     return fail(errno, "unmap of {} bytes at {}: {}", length, fmt::ptr(address), std::strerror(errno));
 }
 
-Result<void> Userfault::watch(void* address, std::size_t length, bool stores) {
+Result<void> Userfault::register_range(void* address, std::size_t length, bool stores) {
     uffdio_register request{};
     request.range = {reinterpret_cast<std::uintptr_t>(address), length};
     request.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR;
@@ -152,7 +152,7 @@ Result<void> Userfault::watch(void* address, std::size_t length, bool stores) {
     return fail(errno, "memory map of {} bytes: userfaultfd refuses to watch it: {}", length, std::strerror(errno));
 }
 
-void Userfault::unwatch(void* address, std::size_t length) {
+void Userfault::unregister(void* address, std::size_t length) {
     uffdio_range range{reinterpret_cast<std::uintptr_t>(address), length};
     ::ioctl(fd_, UFFDIO_UNREGISTER, &range);
 }
@@ -228,7 +228,7 @@ Result<bool> Userfault::try_poison(std::uintptr_t address) {
 }
 
 // The kernel looks for such events before it looks at the range, which here is none.
-bool Userfault::settled() const {
+bool Userfault::has_no_pending_events() const {
     uffdio_writeprotect nothing{};
     return ::ioctl(fd_, UFFDIO_WRITEPROTECT, &nothing) == 0 || errno != EAGAIN;
 }

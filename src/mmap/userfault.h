@@ -12,7 +12,7 @@
 
 namespace uext4 {
 
-struct UserfaultOffer {
+struct UserfaultFeatures {
     bool system_calls = false;        // system calls of the program may touch maps (not UFFD_USER_MODE_ONLY)
     bool continue_protected = false;  // a page can be installed so that its first store faults (Linux 6.4)
     bool poison = false;              // a page can be made to refuse every access to it (Linux 6.6)
@@ -27,13 +27,13 @@ public:
 
     // EOPNOTSUPP or EPERM with a sentence that says what to do.
     static Result<Userfault> open();
-    const UserfaultOffer& offer() const { return offer_; }
+    const UserfaultFeatures& features() const { return offer_; }
     // As on a kernel that offers less: for tests.
-    void offer_less() { offer_.continue_protected = offer_.poison = false; }
+    void disable_features() { offer_.continue_protected = offer_.poison = false; }
     int descriptor() const { return fd_; }
 
     // What of a memory file is mapped: mmap(2)'s.
-    struct Wanted {
+    struct MapSpec {
         std::size_t length = 0;
         int protection = 0;  // PROT_*
         bool shared = true;  // else MAP_PRIVATE
@@ -42,12 +42,12 @@ public:
     };
     // Maps memory whose faults arrive here: of a shared map also the first store to a page that is there. Nothing can
     // be accessed before that, and until let_in().
-    Result<void*> map_watched(const Wanted& wanted);
-    static Result<void> let_in(void* address, const Wanted& wanted);
+    Result<void*> map_registered(const MapSpec& wanted);
+    static Result<void> allow_access(void* address, const MapSpec& wanted);
     // An access to what is not watched any more would be served past us: nobody is let in, first. The kernel may refuse
     // that, of a part of a map, for want of memory for one more.
-    static Result<void> keep_out(void* address, std::size_t length);
-    void unwatch(void* address, std::size_t length);
+    static Result<void> forbid_access(void* address, std::size_t length);
+    void unregister(void* address, std::size_t length);
     // These look once. False where an event of the program's munmap or mremap has to be read first: the caller asks
     // again then, without what the reader of events needs.
     //
@@ -62,16 +62,16 @@ public:
     Result<bool> try_poison(std::uintptr_t address);
     bool try_clear(std::uintptr_t address);
     // Whether no such event waits.
-    bool settled() const;
+    bool has_no_pending_events() const;
 
     void wake(std::uintptr_t address, std::size_t length);
 
 private:
     explicit Userfault(int fd) : fd_(fd) {}
-    Result<void> watch(void* address, std::size_t length, bool stores);
-    void probe();
+    Result<void> register_range(void* address, std::size_t length, bool stores);
+    void probe_features();
     int fd_ = -1;
-    UserfaultOffer offer_;
+    UserfaultFeatures offer_;
 };
 
 }  // namespace uext4

@@ -27,7 +27,7 @@ std::string base64url(std::string_view bytes) {
 
 }  // namespace
 
-std::string cipher_name(std::string_view cipher, InodeNr inode) {
+std::string encoded_encrypted_name(std::string_view cipher, InodeNr inode) {
     if (cipher.size() <= longest) return base64url(cipher);
     return fmt::format("{}~{}", base64url(cipher.substr(0, beginning)), inode);
 }

@@ -11,6 +11,6 @@ namespace uext4 {
 
 // base64url (RFC 4648, section 5) without padding; of a ciphertext whose name would be longer than a name may be the
 // beginning, and the number of the inode behind it. Never longer than 255 bytes.
-std::string cipher_name(std::string_view cipher, InodeNr inode);
+std::string encoded_encrypted_name(std::string_view cipher, InodeNr inode);
 
 }  // namespace uext4

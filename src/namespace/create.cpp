@@ -17,10 +17,10 @@ struct Plan {
 
 Plan plan_for(FsContext& fs, Inode& directory, const CreateRequest& request) {
     Plan plan;
-    plan.privileged = is_privileged(fs, request.who);
+    plan.privileged = may_use_reserved_blocks(fs, request.credentials);
     plan.what.parent = directory.number();
-    plan.what.uid = request.who.uid;
-    plan.what.gid = names::group_in(fs, directory, request.who);
+    plan.what.uid = request.credentials.uid;
+    plan.what.gid = names::group_for_new_inode(fs, directory, request.credentials);
     plan.what.rdev = S_ISCHR(request.mode) || S_ISBLK(request.mode) ? request.rdev : 0;
     plan.what.inherited_flags = directory.flags();
     mode_t mode = request.mode & (S_IFMT | 07777);
@@ -28,7 +28,7 @@ Plan plan_for(FsContext& fs, Inode& directory, const CreateRequest& request) {
     if (set_gid && S_ISDIR(mode)) mode |= S_ISGID;
     // A program that is to run with the directory's group must be made by a member of it.
     if (set_gid && !S_ISDIR(mode) && (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&
-        !request.who.in_group(plan.what.gid) && !request.who.capabilities.fsetid)
+        !request.credentials.in_group(plan.what.gid) && !request.credentials.capabilities.fsetid)
         mode &= ~static_cast<mode_t>(S_ISGID);
     if (S_ISLNK(mode)) mode = S_IFLNK | 0777;
     plan.what.mode = static_cast<std::uint16_t>(mode);
@@ -38,8 +38,8 @@ Plan plan_for(FsContext& fs, Inode& directory, const CreateRequest& request) {
 Result<void> check_request(const FsContext& fs, const CreateRequest& request, bool check) {
     // The node 0:0 is a whiteout, which gives access to no device.
     const bool device = S_ISCHR(request.mode) || S_ISBLK(request.mode);
-    if (check && device && !(S_ISCHR(request.mode) && request.rdev == 0) && !request.who.capabilities.mknod)
-        return fail(EPERM, "user {} may not make device nodes", request.who.uid);
+    if (check && device && !(S_ISCHR(request.mode) && request.rdev == 0) && !request.credentials.capabilities.mknod)
+        return fail(EPERM, "user {} may not make device nodes", request.credentials.uid);
     switch (request.mode & S_IFMT) {
         case S_IFREG:
         case S_IFDIR:
@@ -54,7 +54,7 @@ Result<void> check_request(const FsContext& fs, const CreateRequest& request, bo
 
 // Contents and attributes of the new inode; it has no name yet.
 Result<void> fill(Handle& handle, Inode& directory, Inode& fresh, const CreateRequest& request, const Plan& plan) {
-    TRY(inherit_acl(handle, directory, fresh, request.who));
+    TRY(inherit_acl(handle, directory, fresh, request.credentials));
     if (fresh.is_directory()) return Directory(fresh).initialise(handle, directory.number(), plan.privileged);
     if (fresh.is_symlink()) return write_symlink(handle, fresh, request.target, plan.privileged);
     return {};
@@ -63,54 +63,54 @@ Result<void> fill(Handle& handle, Inode& directory, Inode& fresh, const CreateRe
 // The new inode and its contents; its name is extra.
 unsigned inode_credits(Inode& directory) {
     return InodeTable::create_credits() + acl_inherit_credits(directory) + symlink_credits(directory) +
-           Orphans::credits() + 4 * Inode::store_credits();
+           OrphanList::credits() + 4 * Inode::store_credits();
 }
 
-Result<void> create_locked(names::Tree& state, Inode& directory, const CreateRequest& request, bool check,
+Result<void> create_locked(names::NamespaceState& state, Inode& directory, const CreateRequest& request, bool check,
                            InodeRef& fresh, LockedInodes& locks) {
     locks.add(directory);
-    TRY(names::check_alive(directory));
+    TRY(names::check_not_removed(directory));
     Directory entries(directory);
     if (TRY(names::has_name(state, directory, request.name)))
         return fail(EEXIST, "the name exists in directory {}", directory.number());
-    TRY(names::may_create_in(directory, request.who, check));
+    TRY(names::check_may_create(directory, request.credentials, check));
     TRY(check_request(state.fs, request, check));
-    if (S_ISDIR(request.mode)) TRY(names::check_subdirectory_room(directory));
+    if (S_ISDIR(request.mode)) TRY(names::check_subdirectory_limit(directory));
 
     const Plan plan = plan_for(state.fs, directory, request);
     Handle handle = TRY(state.fs.journal.start(inode_credits(directory) + entries.add_credits()));
-    TRY(names::join(handle, {&directory}));
+    TRY(names::get_write_access(handle, {&directory}));
     fresh = TRY(state.inodes.create(handle, plan.what));
     auto made = fill(handle, directory, *fresh, request, plan);
-    state.known.forget(directory.number(), request.name);
+    state.dentries.erase(directory.number(), request.name);
     if (made)
         made = entries.add(handle, request.name, fresh->number(), names::type_of_mode(fresh->mode()), plan.privileged);
     if (!made) {
-        names::abandon(state, handle, *fresh);
+        names::undo_create(state, handle, *fresh);
         return made;
     }
-    state.known.note(directory.number(), request.name, fresh->number());
+    state.dentries.insert(directory.number(), request.name, fresh->number());
     TRY(names::add_link(handle, *fresh));
-    return names::touch_directory(handle, directory, fresh->is_directory() ? 1 : 0);
+    return names::update_directory_times(handle, directory, fresh->is_directory() ? 1 : 0);
 }
 
-Result<void> create_unnamed_locked(names::Tree& state, Inode& directory, const CreateRequest& request, bool check,
+Result<void> create_unnamed_locked(names::NamespaceState& state, Inode& directory, const CreateRequest& request, bool check,
                                    InodeRef& fresh, LockedInodes& locks) {
     locks.add(directory);
     // Unlike a name, for which the directory has to be there.
     if (directory.links() == 0) return fail(EPERM, "directory {} was removed", directory.number());
-    TRY(names::check_alive(directory));
+    TRY(names::check_not_removed(directory));
     if (!S_ISREG(request.mode)) return fail(EINVAL, "an unnamed file must be a regular one");
-    if (check) TRY(may_access(directory, request.who, access_write | access_execute));
+    if (check) TRY(check_access(directory, request.credentials, access_write | access_execute));
     // Its contents would be encrypted.
-    if (has_cipher_names(directory)) TRY(names::may_add_name(directory));
+    if (has_encrypted_names(directory)) TRY(names::check_can_link(directory));
 
     const Plan plan = plan_for(state.fs, directory, request);
     Handle handle = TRY(state.fs.journal.start(inode_credits(directory)));
     fresh = TRY(state.inodes.create(handle, plan.what));
     const auto made = fill(handle, directory, *fresh, request, plan);
     TRY(state.orphans.add(handle, *fresh));
-    if (made) fresh->unnamed.store(true);
+    if (made) fresh->is_tmpfile.store(true);
     return made;
 }
 
@@ -122,16 +122,16 @@ Result<InodeRef> Namespace::create(Inode& directory, const CreateRequest& reques
     InodeRef fresh;  // dropped after the locks
     {
         LockedInodes locks;
-        TRY(reported(state_->fs, create_locked(*state_, directory, request, check, fresh, locks)));
+        TRY(with_report(state_->fs, create_locked(*state_, directory, request, check, fresh, locks)));
     }
     return fresh;
 }
 
-Result<InodeRef> Namespace::create_unnamed(Inode& directory, const CreateRequest& request, bool check) {
+Result<InodeRef> Namespace::create_tmpfile(Inode& directory, const CreateRequest& request, bool check) {
     InodeRef fresh;
     {
         LockedInodes locks;
-        TRY(reported(state_->fs, create_unnamed_locked(*state_, directory, request, check, fresh, locks)));
+        TRY(with_report(state_->fs, create_unnamed_locked(*state_, directory, request, check, fresh, locks)));
     }
     return fresh;
 }

@@ -31,7 +31,7 @@ Result<NewBlock> find_block(Handle& handle, Inode& inode, LogicalBlock at, bool 
 // map_lock held.
 Result<DirBuffer> append_at(Handle& handle, Inode& inode, LogicalBlock at, bool privileged, bool from_inline) {
     FsContext& fs = inode.fs();
-    if (at >= inode.map().limit())
+    if (at >= inode.map().max_block())
         return fail(ENOSPC, "inode {}: block {} is beyond what the format can map", inode.number(), at);
     const NewBlock fresh = TRY(find_block(handle, inode, at, privileged));
     const auto give_back = [&](Error error) {
@@ -40,15 +40,15 @@ Result<DirBuffer> append_at(Handle& handle, Inode& inode, LogicalBlock at, bool 
         return std::unexpected(std::move(error));
     };
     if (from_inline) {
-        if (auto cleared = clear_inline(handle, inode); !cleared) return give_back(std::move(cleared.error()));
+        if (auto cleared = clear_inline_data(handle, inode); !cleared) return give_back(std::move(cleared.error()));
     }
     auto buffer = fs.buffers.get(fresh.block, "directory block");
     if (!buffer) return give_back(std::move(buffer.error()));
-    if (auto access = handle.create_access(*buffer); !access) return give_back(std::move(access.error()));
+    if (auto access = handle.get_create_access(*buffer); !access) return give_back(std::move(access.error()));
     const MappedRun run{at, 1, fresh.block, false};
     if (auto named = inode.map().insert(handle, run, nullptr, fresh.fresh_blocks); !named)
         return give_back(std::move(named.error()));
-    inode.places().changed();
+    inode.extent_status().invalidate();
     const std::uint64_t size = (at.value + 1) * fs.block_size();
     inode.set_size(size);
     inode.set_disk_size(size);
@@ -72,7 +72,7 @@ Result<DirBuffer> append_first_block(Handle& handle, Inode& inode, bool privileg
 unsigned append_credits(Inode& inode, unsigned blocks) {
     MutexLock map(inode.map_lock);
     // The blocks follow each other, so the map's tree grows at its right end only: one new way down, once.
-    return blocks * (1 + Allocator::publish_credits()) + 2 * inode.map().credits() + Inode::store_credits();
+    return blocks * (1 + Allocator::mark_used_credits()) + 2 * inode.map().credits() + Inode::store_credits();
 }
 
 }  // namespace uext4

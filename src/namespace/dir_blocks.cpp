@@ -118,7 +118,7 @@ Result<void> check_root(const Spot& spot, ConstBytes block) {
     if (view_as<Le32>(block, index_info_offset) != 0) return spot.bad(index_info_offset, "reserved bytes are not zero");
     const unsigned version = byte_at(block, hash_version_offset);
     const bool sip = version == static_cast<unsigned>(format::HashVersion::siphash) &&
-                     has_cipher_names(spot.directory) && spot.directory.has_flag(format::inode_flag::casefold);
+                     has_encrypted_names(spot.directory) && spot.directory.has_flag(format::inode_flag::casefold);
     if (version > last_hash_version && !sip)
         return spot.bad(hash_version_offset, "hash version {} is unknown", version);
     const unsigned info_length = byte_at(block, info_length_offset);
@@ -161,7 +161,7 @@ Result<std::uint64_t> dir_block_count(Inode& directory) {
     return size / block_size;
 }
 
-std::uint64_t reached_dir_blocks(Inode& directory, DirDamage& damage) {
+std::uint64_t readable_dir_blocks(Inode& directory, DirErrors& damage) {
     Result<std::uint64_t> blocks = dir_block_count(directory);
     if (blocks) return *blocks;
     (void)damage.note(std::move(blocks.error()));
@@ -194,21 +194,21 @@ Result<DirBuffer> read_dir_block(Inode& directory, LogicalBlock logical, DirBloc
     return DirBuffer{std::move(buffer), logical};
 }
 
-Result<void> DirBlocksMet::add(const Inode& directory, const DirBuffer& block) {
+Result<void> VisitedDirBlocks::add(const Inode& directory, const DirBuffer& block) {
     const BlockNr place = block.buffer->block();
-    if (places_.insert(place.value).second) return {};
+    if (blocks_.insert(place.value).second) return {};
     return fail(EUCLEAN, "directory {}: block {}: it is block {}, as one before it", directory.number(), block.logical,
                 place);
 }
 
-bool DirDamage::note(Error error) {
+bool DirErrors::note(Error error) {
     constexpr unsigned most = 1000;
     if (first_) first_ = fail(std::move(error));
-    return ++met_ < most;
+    return ++count_ < most;
 }
 
-Result<Bytes> change_dir_block(Handle& handle, const DirBuffer& block) {
-    TRY(handle.write_access(block.buffer));
+Result<Bytes> get_dir_block_write_access(Handle& handle, const DirBuffer& block) {
+    TRY(handle.get_write_access(block.buffer));
     return block.buffer->data();
 }
 

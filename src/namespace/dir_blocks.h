@@ -30,30 +30,30 @@ Result<std::uint64_t> dir_block_count(Inode& directory);
 
 // What one walk over a directory has read: a block that comes again, by an index or a map that repeats itself, would
 // give the same names for as long as the size says.
-class DirBlocksMet {
+class VisitedDirBlocks {
 public:
     Result<void> add(const Inode& directory, const DirBuffer& block);  // EUCLEAN: it is there already
 
 private:
-    std::unordered_set<std::uint64_t> places_;  // on the device
+    std::unordered_set<std::uint64_t> blocks_;  // on the device
 };
 
 // What a walk over a directory has met that cannot be read, in which it goes on with the rest: the first of it is told
 // behind that. But not for ever: in an image that lies there may be any number of blocks.
-class DirDamage {
+class DirErrors {
 public:
     // False: that is enough.
     bool note(Error error);
-    const Result<void>& told() const { return first_; }
+    const Result<void>& first_error() const { return first_; }
 
 private:
     Result<void> first_;
-    unsigned met_ = 0;
+    unsigned count_ = 0;
 };
 
 // As dir_block_count(), for a walk that goes on: as many as the size reaches, the last of them in part, and as the file
 // system has. What is wrong with the size is noted.
-std::uint64_t reached_dir_blocks(Inode& directory, DirDamage& damage);
+std::uint64_t readable_dir_blocks(Inode& directory, DirErrors& damage);
 
 // rw held exclusively from here on.
 // A zeroed block at the end of the file (of any kind of inode whose contents are metadata), size and blocks accounted
@@ -64,7 +64,7 @@ Result<DirBuffer> append_first_block(Handle& handle, Inode& inode, bool privileg
 // Of `blocks` blocks appended one after the other.
 unsigned append_credits(Inode& inode, unsigned blocks = 1);
 // Makes the block's bytes writable; after the change set_dir_checksum().
-Result<Bytes> change_dir_block(Handle& handle, const DirBuffer& block);
+Result<Bytes> get_dir_block_write_access(Handle& handle, const DirBuffer& block);
 void set_dir_checksum(Inode& directory, const DirBuffer& block, DirBlock what);
 
 // A list of entries that is not a whole block: records fill `bytes` exactly, names are sane. `start`: its place, for

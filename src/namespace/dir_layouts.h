@@ -8,13 +8,13 @@
 
 namespace uext4 {
 
-using VisitEntry = std::function<bool(const Directory::Visited&)>;
+using VisitEntry = std::function<bool(const Directory::Entry&)>;
 
 // The directory has an index. The flag alone counts: an index stays usable when the file system loses the feature.
 bool is_hashed(const Inode& directory);
 // Its entries hold ciphertext, which may have any byte. They are shown as cipher_name() says.
-bool has_cipher_names(const Inode& directory);
-bool keeps_hash_order(const Inode& directory);  // cookies are hashes (now, or as soon as it becomes hashed)
+bool has_encrypted_names(const Inode& directory);
+bool lists_in_hash_order(const Inode& directory);  // cookies are hashes (now, or as soon as it becomes hashed)
 
 // As the entry says: a number out of range is EUCLEAN.
 Result<FoundEntry> checked_entry(const Inode& directory, LogicalBlock block, const ListedEntry& entry);

@@ -13,9 +13,9 @@ namespace uext4 {
 
 bool is_hashed(const Inode& directory) { return directory.has_flag(format::inode_flag::index); }
 
-bool has_cipher_names(const Inode& directory) { return directory.has_flag(format::inode_flag::encrypt); }
+bool has_encrypted_names(const Inode& directory) { return directory.has_flag(format::inode_flag::encrypt); }
 
-bool keeps_hash_order(const Inode& directory) {
+bool lists_in_hash_order(const Inode& directory) {
     if (is_hashed(directory)) return true;
     if (!directory.fs().geometry.has_compat(format::compat::dir_index)) return false;
     return directory.is_inline() || directory.size_hint() <= directory.fs().block_size();
@@ -28,7 +28,7 @@ Result<FoundEntry> checked_entry(const Inode& directory, LogicalBlock block, con
     if (entry.name.empty())
         return fail(EUCLEAN, "directory {}: block {}, offset {}: an empty name", directory.number(), block,
                     entry.offset);
-    if (entry.name.find_first_of(std::string_view("\0/", 2)) != std::string_view::npos && !has_cipher_names(directory))
+    if (entry.name.find_first_of(std::string_view("\0/", 2)) != std::string_view::npos && !has_encrypted_names(directory))
         return fail(EUCLEAN, "directory {}: block {}, offset {}: a name with a zero byte or '/'", directory.number(),
                     block, entry.offset);
     const std::uint8_t type = format::dt_of_file_type(entry.type);
@@ -42,8 +42,8 @@ std::uint8_t disk_type(const Inode& directory, std::uint8_t dt) {
 
 void write_dot_entries(const Inode& directory, MutableEntryList list, InodeNr parent, std::uint32_t end_of_dotdot) {
     const std::uint8_t type = disk_type(directory, DT_DIR);
-    list.put(0, dotdot_offset, ".", directory.number(), type);
-    list.put(dotdot_offset, end_of_dotdot - dotdot_offset, "..", parent, type);
+    list.write_entry(0, dotdot_offset, ".", directory.number(), type);
+    list.write_entry(dotdot_offset, end_of_dotdot - dotdot_offset, "..", parent, type);
 }
 
 Result<LocatedEntry> located_entry(const Inode& directory, DirBuffer block, const ListedEntry& entry, bool in_root) {
@@ -52,22 +52,22 @@ Result<LocatedEntry> located_entry(const Inode& directory, DirBuffer block, cons
 }
 
 // The hashes of an index are those of other names than the ones that are shown.
-bool Directory::is_found_by_listing(std::string_view name) const {
+bool Directory::needs_linear_search(std::string_view name) const {
     const bool folded = inode_.has_flag(format::inode_flag::casefold) && is_hashed(inode_);
-    return (has_cipher_names(inode_) || folded) && !is_dot_or_dotdot(name);
+    return (has_encrypted_names(inode_) || folded) && !is_dot_or_dotdot(name);
 }
 
 Result<std::optional<FoundEntry>> Directory::find(std::string_view name) const {
-    if (is_found_by_listing(name)) return find_listed(name);
+    if (needs_linear_search(name)) return find_linear(name);
     const auto place = TRY(locate_stored(name));
     if (!place) return std::nullopt;
     return place->entry;
 }
 
 Result<std::optional<LocatedEntry>> Directory::locate(std::string_view name) const {
-    if (!is_found_by_listing(name)) return locate_stored(name);
+    if (!needs_linear_search(name)) return locate_stored(name);
     std::string stored;
-    const auto found = TRY(find_listed(name, &stored));
+    const auto found = TRY(find_linear(name, &stored));
     if (!found) return std::nullopt;
     if (!inode_.has_flag(format::inode_flag::casefold)) return locate_stored(stored);
     return LocatedEntry{*found, {}, {}};  // a hash with a key, or of the folded name: nothing is changed there
@@ -81,13 +81,13 @@ Result<std::optional<LocatedEntry>> Directory::locate_stored(std::string_view na
     return LocatedEntry{*found, {}, {}};
 }
 
-Result<std::optional<FoundEntry>> Directory::find_listed(std::string_view name, std::string* stored) const {
+Result<std::optional<FoundEntry>> Directory::find_linear(std::string_view name, std::string* stored) const {
     std::optional<FoundEntry> found;
-    const bool cipher = has_cipher_names(inode_);
-    const Result<void> listed = iterate_stored(0, [&](const Visited& entry) {
+    const bool cipher = has_encrypted_names(inode_);
+    const Result<void> listed = iterate_stored(0, [&](const Entry& entry) {
         const bool as_it_is = !cipher || is_dot_or_dotdot(entry.name);
-        if (as_it_is ? entry.name != name : cipher_name(entry.name, entry.inode) != name) return true;
-        found = FoundEntry{entry.inode, entry.type, entry.odd_type};
+        if (as_it_is ? entry.name != name : encoded_encrypted_name(entry.name, entry.inode) != name) return true;
+        found = FoundEntry{entry.inode, entry.type, entry.has_wrong_type};
         if (stored) *stored = entry.name;
         return false;
     });
@@ -108,16 +108,16 @@ Result<bool> Directory::is_empty() const {
     return linear_dir::is_empty(inode_);
 }
 
-Result<void> Directory::iterate(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const {
-    if (!has_cipher_names(inode_)) return iterate_stored(cookie, visit);
-    return iterate_stored(cookie, [&](const Visited& entry) {
+Result<void> Directory::iterate(std::uint64_t cookie, const std::function<bool(const Entry&)>& visit) const {
+    if (!has_encrypted_names(inode_)) return iterate_stored(cookie, visit);
+    return iterate_stored(cookie, [&](const Entry& entry) {
         if (is_dot_or_dotdot(entry.name)) return visit(entry);
-        const std::string name = cipher_name(entry.name, entry.inode);
-        return visit({name, entry.inode, entry.type, entry.next, entry.odd_type});
+        const std::string name = encoded_encrypted_name(entry.name, entry.inode);
+        return visit({name, entry.inode, entry.type, entry.next_cookie, entry.has_wrong_type});
     });
 }
 
-Result<void> Directory::iterate_stored(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const {
+Result<void> Directory::iterate_stored(std::uint64_t cookie, const std::function<bool(const Entry&)>& visit) const {
     if (inode_.is_inline()) return inline_dir::iterate(inode_, cookie, visit);
     if (is_hashed(inode_)) return hashed_dir::iterate(inode_, cookie, visit);
     return linear_dir::iterate(inode_, cookie, visit);
@@ -156,77 +156,77 @@ Result<void> Directory::add(Handle& handle, std::string_view name, InodeNr inode
     return hashed_dir::add(handle, inode_, name, inode, type, privileged);
 }
 
-Result<HeldEntry> Directory::hold(Handle& handle, std::string_view name) const {
+Result<PinnedEntry> Directory::pin(Handle& handle, std::string_view name) const {
     auto place = TRY(locate_stored(name));
     if (!place) return fail(ENOENT, "no such entry in directory {}", inode_.number());
-    if (place->block) TRY(handle.write_access(place->block));
-    return HeldEntry{name, std::move(*place)};
+    if (place->block) TRY(handle.get_write_access(place->block));
+    return PinnedEntry{name, std::move(*place)};
 }
 
-Result<HeldEntry> Directory::hold(Handle& handle, std::string_view name, LocatedEntry place) const {
+Result<PinnedEntry> Directory::pin(Handle& handle, std::string_view name, LocatedEntry place) const {
     // A block that two owners claim may have been freed by the other one meanwhile.
     if (!place.block || place.block->kind() == BlockKind::unchecked) {
         auto again = TRY(locate(name));
         if (!again) return fail(ENOENT, "no such entry in directory {}", inode_.number());
         place = std::move(*again);
     }
-    if (!place.block) return HeldEntry{name, std::move(place)};
-    TRY(handle.write_access(place.block));
-    return HeldEntry{name, std::move(place)};
+    if (!place.block) return PinnedEntry{name, std::move(place)};
+    TRY(handle.get_write_access(place.block));
+    return PinnedEntry{name, std::move(place)};
 }
 
 namespace {
 
-MutableEntryList list_around(const Inode& directory, const HeldEntry& entry) {
-    const Bytes block = entry.place.block->data();
-    return {entry.place.in_index_root ? block : block.first(leaf_capacity(directory)), directory.fs().block_size()};
+MutableEntryList list_around(const Inode& directory, const PinnedEntry& entry) {
+    const Bytes block = entry.location.block->data();
+    return {entry.location.in_index_root ? block : block.first(leaf_capacity(directory)), directory.fs().block_size()};
 }
 
-void sum_up(Inode& directory, const HeldEntry& entry) {
-    set_dir_checksum(directory, DirBuffer{entry.place.block, entry.place.logical},
-                     entry.place.in_index_root ? DirBlock::root : DirBlock::leaf);
+void sum_up(Inode& directory, const PinnedEntry& entry) {
+    set_dir_checksum(directory, DirBuffer{entry.location.block, entry.location.logical},
+                     entry.location.in_index_root ? DirBlock::root : DirBlock::leaf);
 }
 
 }  // namespace
 
-Result<void> Directory::remove(Handle& handle, const HeldEntry& entry) {
+Result<void> Directory::remove(Handle& handle, const PinnedEntry& entry) {
     if (is_dot_or_dotdot(entry.name)) return fail(EINVAL, "\".\" and \"..\" cannot be removed");
-    if (!entry.place.block) return inline_dir::remove(handle, inode_, entry.name);
-    list_around(inode_, entry).remove(entry.place.offset);
+    if (!entry.location.block) return inline_dir::remove(handle, inode_, entry.name);
+    list_around(inode_, entry).remove(entry.location.offset);
     sum_up(inode_, entry);
     return {};
 }
 
 Result<void> Directory::remove(Handle& handle, std::string_view name) {
-    return remove(handle, TRY(hold(handle, name)));
+    return remove(handle, TRY(pin(handle, name)));
 }
 
-Result<void> Directory::replace(Handle& handle, const HeldEntry& entry, InodeNr inode, std::uint8_t type) {
-    if (!entry.place.block) {
+Result<void> Directory::replace(Handle& handle, const PinnedEntry& entry, InodeNr inode, std::uint8_t type) {
+    if (!entry.location.block) {
         if (entry.name == "..") return inline_dir::set_parent(handle, inode_, inode);
         return inline_dir::replace(handle, inode_, entry.name, inode, type);
     }
-    list_around(inode_, entry).set_inode(entry.place.offset, inode, disk_type(inode_, type));
+    list_around(inode_, entry).set_inode(entry.location.offset, inode, disk_type(inode_, type));
     sum_up(inode_, entry);
     return {};
 }
 
 Result<void> Directory::set_parent(Handle& handle, InodeNr parent) {
-    return replace(handle, TRY(hold(handle, "..")), parent, DT_DIR);
+    return replace(handle, TRY(pin(handle, "..")), parent, DT_DIR);
 }
 
 // New blocks that one name may cost: leaving the inode, becoming hashed, a split on each level or one level more, and
 // up to three splits of leaves, which long names in small blocks may take.
-unsigned Directory::most_new_blocks() const {
+unsigned Directory::max_new_blocks() const {
     constexpr unsigned leaf_splits = 3;
     if (is_hashed(inode_)) return hashed_dir::max_levels(inode_) + 1 + leaf_splits;
-    if (keeps_hash_order(inode_)) return (inode_.is_inline() ? 1 : 0) + 1 + leaf_splits;
+    if (lists_in_hash_order(inode_)) return (inode_.is_inline() ? 1 : 0) + 1 + leaf_splits;
     return inode_.is_inline() ? 2 : 1;
 }
 
 unsigned Directory::add_credits() const {
     // Changed blocks: the way through the index.
-    return append_credits(inode_, most_new_blocks()) + hashed_dir::max_levels(inode_) + 2 + Inode::store_credits();
+    return append_credits(inode_, max_new_blocks()) + hashed_dir::max_levels(inode_) + 2 + Inode::store_credits();
 }
 
 unsigned Directory::change_credits() const { return 2 + Inode::store_credits(); }

@@ -24,7 +24,7 @@ namespace uext4 {
 struct FoundEntry {
     InodeNr inode;
     std::uint8_t type = 0;  // DT_*
-    bool odd_type = false;  // what is on disk stands for no type; 0 stands for one that is not known
+    bool has_wrong_type = false;  // what is on disk stands for no type; 0 stands for one that is not known
 };
 
 // An entry and where it lies, as long as no name is added to the directory.
@@ -38,9 +38,9 @@ struct LocatedEntry {
 
 // It lies in a block that has joined the transaction: what is changed there needs nothing of the device, as long as the
 // handle is open.
-struct HeldEntry {
+struct PinnedEntry {
     std::string_view name;
-    LocatedEntry place;
+    LocatedEntry location;
 };
 
 class Directory {
@@ -55,17 +55,17 @@ public:
     // No entry but "." and "..".
     Result<bool> is_empty() const;
     // One entry for iterate(): `next` continues behind it.
-    struct Visited {
+    struct Entry {
         std::string_view name;
         InodeNr inode;
         std::uint8_t type = 0;
-        std::uint64_t next = 0;
-        bool odd_type = false;
+        std::uint64_t next_cookie = 0;
+        bool has_wrong_type = false;
     };
     // Entries from `cookie` on in a stable order, "." and ".." first, until `visit` returns false. An entry or a block
     // that is damaged or cannot be read is passed over, and is the error behind the rest: so that what is visited
     // before an error is as good as any.
-    Result<void> iterate(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const;
+    Result<void> iterate(std::uint64_t cookie, const std::function<bool(const Entry&)>& visit) const;
 
     // ---- changes, under a handle with the credits below. The inode is stored when its size or blocks change; times,
     // link counts and version are the caller's.
@@ -75,12 +75,12 @@ public:
     Result<void> add(Handle& handle, std::string_view name, InodeNr inode, std::uint8_t type, bool privileged);
     // Reads all that a change of the entry needs (the inode's own block apart: names::join). ENOENT if it is not there.
     // `name` must outlive what is returned.
-    Result<HeldEntry> hold(Handle& handle, std::string_view name) const;
-    Result<HeldEntry> hold(Handle& handle, std::string_view name, LocatedEntry place) const;  // where it was found
-    Result<void> remove(Handle& handle, const HeldEntry& entry);
+    Result<PinnedEntry> pin(Handle& handle, std::string_view name) const;
+    Result<PinnedEntry> pin(Handle& handle, std::string_view name, LocatedEntry place) const;  // where it was found
+    Result<void> remove(Handle& handle, const PinnedEntry& entry);
     Result<void> remove(Handle& handle, std::string_view name);
     // Of ".." only the inode counts: another parent.
-    Result<void> replace(Handle& handle, const HeldEntry& entry, InodeNr inode, std::uint8_t type);
+    Result<void> replace(Handle& handle, const PinnedEntry& entry, InodeNr inode, std::uint8_t type);
     Result<void> set_parent(Handle& handle, InodeNr parent);
 
     // Worst-case blocks of one add or initialise; of one remove, replace or set_parent.
@@ -88,12 +88,12 @@ public:
     unsigned change_credits() const;
 
 private:
-    bool is_found_by_listing(std::string_view name) const;
-    Result<std::optional<FoundEntry>> find_listed(std::string_view name, std::string* stored = nullptr) const;
+    bool needs_linear_search(std::string_view name) const;
+    Result<std::optional<FoundEntry>> find_linear(std::string_view name, std::string* stored = nullptr) const;
     Result<std::optional<LocatedEntry>> locate_stored(std::string_view name) const;
     // Names as they are on disk.
-    Result<void> iterate_stored(std::uint64_t cookie, const std::function<bool(const Visited&)>& visit) const;
-    unsigned most_new_blocks() const;
+    Result<void> iterate_stored(std::uint64_t cookie, const std::function<bool(const Entry&)>& visit) const;
+    unsigned max_new_blocks() const;
     Inode& inode_;
 };
 

@@ -42,7 +42,7 @@ std::optional<std::uint32_t> EntryList::first(std::uint32_t offset, Wanted wante
     return {};
 }
 
-std::optional<std::uint32_t> EntryList::before(std::uint32_t offset, std::uint32_t from) const {
+std::optional<std::uint32_t> EntryList::previous(std::uint32_t offset, std::uint32_t from) const {
     return first(from, [&](const format::DirEntryDisk& disk, std::uint32_t length) {
         const auto at = static_cast<std::uint32_t>(reinterpret_cast<const std::byte*>(&disk) - bytes_.data());
         return at + length == offset;
@@ -63,9 +63,9 @@ bool EntryList::has_names_after(std::uint32_t offset) const {
     return false;
 }
 
-bool EntryList::fits(std::size_t name_size, std::uint32_t from) const { return room(name_size, from).has_value(); }
+bool EntryList::fits(std::size_t name_size, std::uint32_t from) const { return find_space(name_size, from).has_value(); }
 
-std::optional<std::uint32_t> EntryList::room(std::size_t name_size, std::uint32_t from) const {
+std::optional<std::uint32_t> EntryList::find_space(std::size_t name_size, std::uint32_t from) const {
     const std::uint32_t needed = record_size(name_size);
     return first(from, [needed](const format::DirEntryDisk& disk, std::uint32_t length) {
         const std::uint32_t taken = disk.inode != 0 ? record_size(disk.name_len) : 0;
@@ -73,7 +73,7 @@ std::optional<std::uint32_t> EntryList::room(std::size_t name_size, std::uint32_
     });
 }
 
-void MutableEntryList::put(std::uint32_t offset, std::uint32_t length, std::string_view name, InodeNr inode,
+void MutableEntryList::write_entry(std::uint32_t offset, std::uint32_t length, std::string_view name, InodeNr inode,
                            std::uint8_t type) {
     auto& disk = view_as<format::DirEntryDisk>(bytes_, offset);
     disk.inode = static_cast<std::uint32_t>(inode.value);
@@ -88,18 +88,18 @@ void MutableEntryList::put(std::uint32_t offset, std::uint32_t length, std::stri
     std::fill(bytes_.begin() + offset + header_size + text.size(), bytes_.begin() + end, std::byte{0});
 }
 
-void MutableEntryList::set_length(std::uint32_t offset, std::uint32_t length) {
+void MutableEntryList::set_record_length(std::uint32_t offset, std::uint32_t length) {
     view_as<format::DirEntryDisk>(bytes_, offset).rec_len = format::encode_rec_len(length, block_size_);
 }
 
 void MutableEntryList::clear() {
     if (bytes_.size() < header_size) return;
     std::ranges::fill(bytes_, std::byte{0});
-    put(0, static_cast<std::uint32_t>(bytes_.size()), {}, InodeNr(), 0);
+    write_entry(0, static_cast<std::uint32_t>(bytes_.size()), {}, InodeNr(), 0);
 }
 
 bool MutableEntryList::insert(std::string_view name, InodeNr inode, std::uint8_t type, std::uint32_t from) {
-    const auto offset = view().room(name.size(), from);
+    const auto offset = view().find_space(name.size(), from);
     if (offset) insert_at(*offset, name, inode, type);
     return offset.has_value();
 }
@@ -107,18 +107,18 @@ bool MutableEntryList::insert(std::string_view name, InodeNr inode, std::uint8_t
 void MutableEntryList::insert_at(std::uint32_t offset, std::string_view name, InodeNr inode, std::uint8_t type) {
     const auto entry = view().at(offset);
     const std::uint32_t taken = entry->used() ? record_size(entry->name.size()) : 0;
-    if (taken) set_length(offset, taken);
-    put(offset + taken, entry->length - taken, name, inode, type);
+    if (taken) set_record_length(offset, taken);
+    write_entry(offset + taken, entry->length - taken, name, inode, type);
 }
 
 void MutableEntryList::remove(std::uint32_t offset, std::uint32_t from) {
-    const auto before = view().before(offset, from);
+    const auto before = view().previous(offset, from);
     const auto entry = view().at(offset);
     if (!entry || (!before && offset != from)) return;
     const std::uint32_t used = std::min(entry->length, record_size(entry->name.size()));
     std::fill_n(bytes_.begin() + offset, used, std::byte{0});
-    if (before) set_length(*before, offset - *before + entry->length);
-    else put(offset, entry->length, {}, InodeNr(), 0);
+    if (before) set_record_length(*before, offset - *before + entry->length);
+    else write_entry(offset, entry->length, {}, InodeNr(), 0);
 }
 
 void MutableEntryList::set_inode(std::uint32_t offset, InodeNr inode, std::uint8_t type) {

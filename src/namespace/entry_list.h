@@ -41,9 +41,9 @@ public:
     // Is there room for a name of that size at or after `from`?
     bool fits(std::size_t name_size, std::uint32_t from = 0) const;
     // The offset of the record that ends at `offset`; none where that is the first one from `from` on.
-    std::optional<std::uint32_t> before(std::uint32_t offset, std::uint32_t from) const;
+    std::optional<std::uint32_t> previous(std::uint32_t offset, std::uint32_t from) const;
     // The offset of the first record that has it.
-    std::optional<std::uint32_t> room(std::size_t name_size, std::uint32_t from = 0) const;
+    std::optional<std::uint32_t> find_space(std::size_t name_size, std::uint32_t from = 0) const;
 
     // Visits the records in order until `visit` returns false.
     template <class Visit>
@@ -77,9 +77,9 @@ public:
     void remove(std::uint32_t offset, std::uint32_t from = 0);
     void set_inode(std::uint32_t offset, InodeNr inode, std::uint8_t type);
     // Writes a record; for building lists.
-    void put(std::uint32_t offset, std::uint32_t length, std::string_view name, InodeNr inode, std::uint8_t type);
+    void write_entry(std::uint32_t offset, std::uint32_t length, std::string_view name, InodeNr inode, std::uint8_t type);
     // The record at `offset` gets another length.
-    void set_length(std::uint32_t offset, std::uint32_t length);
+    void set_record_length(std::uint32_t offset, std::uint32_t length);
 
 private:
     Bytes bytes_;

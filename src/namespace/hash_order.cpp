@@ -34,12 +34,12 @@ Result<NameHash> hash_name(const Inode& directory, std::string_view name, std::u
     return NameHash{hash->major & ~1u, legacy ? order_by_itself(name) : hash->minor};
 }
 
-bool HashOrder::visit_dots(InodeNr parent, const VisitEntry& visit) const {
+bool HashOrderedListing::visit_dot_entries(InodeNr parent, const VisitEntry& visit) const {
     if (cookie_ == 0 && !visit({".", directory_.number(), DT_DIR, 1})) return false;
     return cookie_ > 1 || visit({"..", parent, DT_DIR, 2});
 }
 
-Result<void> HashOrder::add(LogicalBlock leaf, const EntryList& list, std::uint32_t low, std::uint32_t high) {
+Result<void> HashOrderedListing::add(LogicalBlock leaf, const EntryList& list, std::uint32_t low, std::uint32_t high) {
     // Growing step by step is most of the work for a small directory.
     std::size_t count = items_.size();
     for (auto entry = list.at(0); entry; entry = list.at(entry->offset + entry->length)) ++count;
@@ -53,19 +53,19 @@ Result<void> HashOrder::add(LogicalBlock leaf, const EntryList& list, std::uint3
         const std::uint64_t key = std::uint64_t{hash.major >> 1} << 32 | hash.minor;
         Result<FoundEntry> found = checked_entry(directory_, leaf, *entry);
         if (found) items_.push_back({key, std::string(entry->name), *found});
-        else if (!damage_.note(std::move(found.error()))) return damage_.told();
+        else if (!damage_.note(std::move(found.error()))) return damage_.first_error();
     }
     return {};
 }
 
-bool HashOrder::visit(const VisitEntry& visit) {
+bool HashOrderedListing::visit(const VisitEntry& visit) {
     std::ranges::sort(items_,
                       [](const Item& a, const Item& b) { return a.key != b.key ? a.key < b.key : a.name < b.name; });
     for (const Item& item : items_) {
         const std::uint64_t at = std::max(item.key, next_free_);
         next_free_ = at + 1;
         if (at < cookie_) continue;
-        if (!visit({item.name, item.found.inode, item.found.type, next_free_, item.found.odd_type})) return false;
+        if (!visit({item.name, item.found.inode, item.found.type, next_free_, item.found.has_wrong_type})) return false;
     }
     items_.clear();
     return true;

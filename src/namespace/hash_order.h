@@ -22,20 +22,20 @@ struct NameHash {
 Result<NameHash> hash_name(const Inode& directory, std::string_view name, std::uint8_t version);
 std::uint8_t default_hash_version(const Inode& directory);
 
-class HashOrder {
+class HashOrderedListing {
 public:
     // Of a directory hashed by `version`, for a walk that starts at `cookie`.
-    HashOrder(Inode& directory, std::uint8_t version, std::uint64_t cookie)
+    HashOrderedListing(Inode& directory, std::uint8_t version, std::uint64_t cookie)
         : directory_(directory), version_(version), cookie_(cookie) {}
 
     // The smallest hash that the walk needs.
     std::uint32_t first_hash() const { return static_cast<std::uint32_t>(cookie_ >> 32) << 1; }
     // "." and "..": false when the visitor wants no more.
-    bool visit_dots(InodeNr parent, const VisitEntry& visit) const;
+    bool visit_dot_entries(InodeNr parent, const VisitEntry& visit) const;
     // Adds the names of a leaf; hashes outside of [low, high] count as the nearer bound, so that a misplaced name comes
     // once and disturbs no cookie but its own. What is wrong with an entry is noted.
     Result<void> add(LogicalBlock leaf, const EntryList& list, std::uint32_t low, std::uint32_t high);
-    DirDamage& damage() { return damage_; }
+    DirErrors& damage() { return damage_; }
     // Visits what was added, in order, and forgets it: false when the visitor wants no more.
     bool visit(const VisitEntry& visit);
 
@@ -49,7 +49,7 @@ private:
     std::uint8_t version_;
     std::uint64_t cookie_;
     std::vector<Item> items_;
-    DirDamage damage_;
+    DirErrors damage_;
     std::uint64_t next_free_ = 2;  // no cookie below it is given out any more
 };
 

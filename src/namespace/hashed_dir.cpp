@@ -45,12 +45,12 @@ Result<bool> is_empty(Inode& directory) {
 }
 
 Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& visit) {
-    HashOrder order(directory, TRY(IndexPath::hash_version(directory)), cookie);
+    HashOrderedListing order(directory, TRY(IndexPath::hash_version(directory)), cookie);
     const auto dotdot = TRY(locate(directory, ".."));
-    if (!order.visit_dots(dotdot ? dotdot->entry.inode : InodeNr(), visit)) return {};
+    if (!order.visit_dot_entries(dotdot ? dotdot->entry.inode : InodeNr(), visit)) return {};
     IndexPath path = TRY(IndexPath::to(directory, order.first_hash()));
     const std::uint64_t blocks = TRY(dir_block_count(directory));
-    DirBlocksMet met;
+    VisitedDirBlocks met;
     for (std::uint64_t visited = 0; visited < blocks; ++visited) {
         Result<DirBuffer> leaf = path.read_leaf(directory);
         if (leaf) TRY(met.add(directory, *leaf));
@@ -59,9 +59,9 @@ Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& v
         const bool continued = next && (*next & 1) != 0;
         const std::uint32_t high = !next ? ~0u : continued ? *next : *next ? *next - 1 : 0;
         if (leaf) TRY(order.add(leaf->logical, list_of(directory, *leaf), path.range_start(), high));
-        else if (!order.damage().note(std::move(leaf.error()))) return order.damage().told();
-        if (!continued && !order.visit(visit)) return order.damage().told();
-        if (!TRY(path.advance(directory))) return order.damage().told();
+        else if (!order.damage().note(std::move(leaf.error()))) return order.damage().first_error();
+        if (!continued && !order.visit(visit)) return order.damage().first_error();
+        if (!TRY(path.advance(directory))) return order.damage().first_error();
     }
     return fail(EUCLEAN, "directory {}: its index names more leaves than it has blocks", directory.number());
 }

@@ -38,7 +38,7 @@ Result<void> deepen(Handle& handle, Inode& directory, IndexPath& path, bool priv
     if (path.frames().size() > hashed_dir::max_levels(directory))
         return fail(ENOSPC, "directory {}: its index is full", directory.number());
     const DirBuffer node = TRY(append_node(handle, directory, privileged));
-    const Bytes root_bytes = TRY(change_dir_block(handle, root.block));
+    const Bytes root_bytes = TRY(get_dir_block_write_access(handle, root.block));
     IndexEdit from(root_bytes, index_root_offset);
     IndexEdit to(node.buffer->data(), index_node_offset);
     const std::uint32_t count = from.count();
@@ -57,8 +57,8 @@ Result<void> split_node(Handle& handle, Inode& directory, IndexPath& path, std::
     const IndexPath::Frame& full = path.frames()[depth];
     const IndexPath::Frame& parent = path.frames()[depth - 1];
     const DirBuffer fresh = TRY(append_node(handle, directory, privileged));
-    const Bytes parent_bytes = TRY(change_dir_block(handle, parent.block));
-    const Bytes full_bytes = TRY(change_dir_block(handle, full.block));
+    const Bytes parent_bytes = TRY(get_dir_block_write_access(handle, parent.block));
+    const Bytes full_bytes = TRY(get_dir_block_write_access(handle, full.block));
     IndexEdit lower(full_bytes, full.offset);
     IndexEdit upper(fresh.buffer->data(), index_node_offset);
     const std::uint32_t count = lower.count();
@@ -111,7 +111,7 @@ void write_entries(MutableEntryList list, std::span<const Sorted> entries, std::
     for (std::size_t i = 0; i < entries.size(); ++i) {
         const bool last = i + 1 == entries.size();
         const std::uint32_t length = last ? capacity - at : record_size(entries[i].name.size());
-        list.put(at, length, entries[i].name, entries[i].inode, entries[i].type);
+        list.write_entry(at, length, entries[i].name, entries[i].inode, entries[i].type);
         at += length;
     }
 }
@@ -127,8 +127,8 @@ Result<void> split_leaf(Handle& handle, Inode& directory, IndexPath& path, bool 
     const std::uint32_t boundary = entries[middle].hash | (entries[middle - 1].hash == entries[middle].hash ? 1u : 0u);
 
     const DirBuffer fresh = TRY(append_block(handle, directory, privileged));
-    const Bytes leaf_bytes = TRY(change_dir_block(handle, leaf));
-    const Bytes parent_bytes = TRY(change_dir_block(handle, parent.block));
+    const Bytes leaf_bytes = TRY(get_dir_block_write_access(handle, leaf));
+    const Bytes parent_bytes = TRY(get_dir_block_write_access(handle, parent.block));
     const std::uint32_t capacity = leaf_capacity(directory);
     const std::span<const Sorted> all(entries);
     write_entries(list_of(directory, fresh.buffer->data()), all.subspan(middle), capacity);
@@ -164,8 +164,8 @@ Result<void> add(Handle& handle, Inode& directory, std::string_view name, InodeN
         IndexPath path = TRY(IndexPath::to_name(directory, name, hash));
         const DirBuffer leaf = TRY(path.read_leaf(directory));
         const EntryList list(leaf.data().first(leaf_capacity(directory)), directory.fs().block_size());
-        if (const auto room = list.room(name.size())) {
-            const Bytes bytes = TRY(change_dir_block(handle, leaf));
+        if (const auto room = list.find_space(name.size())) {
+            const Bytes bytes = TRY(get_dir_block_write_access(handle, leaf));
             list_of(directory, bytes).insert_at(*room, name, inode, disk_type(directory, type));
             set_dir_checksum(directory, leaf, DirBlock::leaf);
             return {};
@@ -184,7 +184,7 @@ Result<void> convert(Handle& handle, Inode& directory, bool privileged) {
     std::ranges::copy_if(entries, std::back_inserter(names), [](const Sorted& e) { return !is_dot_or_dotdot(e.name); });
 
     const DirBuffer leaf = TRY(append_block(handle, directory, privileged));
-    const Bytes bytes = TRY(change_dir_block(handle, root));
+    const Bytes bytes = TRY(get_dir_block_write_access(handle, root));
     write_entries(list_of(directory, leaf.buffer->data()), names, leaf_capacity(directory));
     leaf.buffer->set_kind(BlockKind::directory);
     set_dir_checksum(directory, leaf, DirBlock::leaf);

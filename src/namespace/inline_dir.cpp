@@ -39,7 +39,7 @@ struct Area {
 // map_lock held.
 Result<Area> read_area(Inode& directory) {
     Area area {
-        TRY(read_inline(directory))
+        TRY(read_inline_data(directory))
         , directory.fs().block_size()
     };
     if (area.bytes.size() < in_inode || area.bytes.size() > area.block_size)
@@ -101,16 +101,16 @@ Result<bool> add(Handle& handle, Inode& directory, std::string_view name, InodeN
     const std::uint8_t kind = disk_type(directory, type);
     for (const Region region : area.regions()) {
         if (!area.list(region).insert(name, inode, kind)) continue;
-        TRY(write_inline(handle, directory, area.bytes));
+        TRY(write_inline_data(handle, directory, area.bytes));
         return true;
     }
     // The attribute's part grows by one record, if the inode has room.
     const auto old_size = static_cast<std::uint32_t>(area.bytes.size());
     const std::uint32_t needed = record_size(name.size());
-    if (old_size + needed > inline_capacity(directory)) return false;
+    if (old_size + needed > max_inline_size(directory)) return false;
     area.bytes.resize(old_size + needed);
-    area.list(Region{old_size, needed}).put(0, needed, name, inode, kind);
-    const auto written = write_inline(handle, directory, area.bytes);
+    area.list(Region{old_size, needed}).write_entry(0, needed, name, inode, kind);
+    const auto written = write_inline_data(handle, directory, area.bytes);
     if (!written && written.error().code == ENOSPC) return false;
     TRY(written);
     directory.set_size(area.bytes.size());
@@ -125,7 +125,7 @@ Result<void> remove(Handle& handle, Inode& directory, std::string_view name) {
     const auto place = locate(area, name);
     if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
     area.list(place->region).remove(place->entry.offset);
-    return write_inline(handle, directory, area.bytes);
+    return write_inline_data(handle, directory, area.bytes);
 }
 
 Result<void> replace(Handle& handle, Inode& directory, std::string_view name, InodeNr inode, std::uint8_t type) {
@@ -134,14 +134,14 @@ Result<void> replace(Handle& handle, Inode& directory, std::string_view name, In
     const auto place = locate(area, name);
     if (!place) return fail(ENOENT, "no such entry in directory {}", directory.number());
     area.list(place->region).set_inode(place->entry.offset, inode, disk_type(directory, type));
-    return write_inline(handle, directory, area.bytes);
+    return write_inline_data(handle, directory, area.bytes);
 }
 
 Result<void> set_parent(Handle& handle, Inode& directory, InodeNr parent) {
     MutexLock map(directory.map_lock);
     Area area = TRY(read_area(directory));
     view_as<Le32>(Bytes(area.bytes)) = static_cast<std::uint32_t>(parent.value);
-    return write_inline(handle, directory, area.bytes);
+    return write_inline_data(handle, directory, area.bytes);
 }
 
 Result<void> initialise(Handle& handle, Inode& directory, InodeNr parent) {
@@ -149,7 +149,7 @@ Result<void> initialise(Handle& handle, Inode& directory, InodeNr parent) {
     Area area{std::vector<std::byte>(in_inode), directory.fs().block_size()};
     view_as<Le32>(Bytes(area.bytes)) = static_cast<std::uint32_t>(parent.value);
     area.list(area.regions()[0]).clear();
-    TRY(write_inline(handle, directory, area.bytes));
+    TRY(write_inline_data(handle, directory, area.bytes));
     directory.set_size(in_inode);
     directory.set_disk_size(in_inode);
     return directory.store(handle);
@@ -176,7 +176,7 @@ Result<void> convert(Handle& handle, Inode& directory, bool privileged) {
         last = entry.offset;
         return true;
     });
-    list.set_length(last, capacity - last);
+    list.set_record_length(last, capacity - last);
 
     const DirBuffer fresh = TRY(append_first_block(handle, directory, privileged));
     std::ranges::copy(block, fresh.buffer->data().begin());
@@ -191,16 +191,16 @@ Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& v
         MutexLock map(directory.map_lock);
         area = TRY(read_area(directory));
     }
-    if (keeps_hash_order(directory)) {
-        HashOrder order(directory, default_hash_version(directory), cookie);
-        if (!order.visit_dots(area.parent(), visit)) return {};
+    if (lists_in_hash_order(directory)) {
+        HashOrderedListing order(directory, default_hash_version(directory), cookie);
+        if (!order.visit_dot_entries(area.parent(), visit)) return {};
         for (const Region region : area.regions()) TRY(order.add(LogicalBlock(0), area.names_in(region), 0, ~0u));
         (void)order.visit(visit);
-        return order.damage().told();
+        return order.damage().first_error();
     }
     if (cookie == 0 && !visit({".", directory.number(), DT_DIR, dotdot_offset})) return {};
     if (cookie <= dotdot_offset && !visit({"..", area.parent(), DT_DIR, names_offset})) return {};
-    DirDamage damage;
+    DirErrors damage;
     for (const Region region : area.regions()) {
         const EntryList list = area.names_in(region);
         for (auto entry = list.at(0); entry; entry = list.at(entry->offset + entry->length)) {
@@ -208,11 +208,11 @@ Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& v
             if (!entry->used() || at < cookie) continue;
             Result<FoundEntry> found = checked_entry(directory, LogicalBlock(0), *entry);
             if (!found) (void)damage.note(std::move(found.error()));
-            else if (!visit({entry->name, found->inode, found->type, at + entry->length, found->odd_type}))
-                return damage.told();
+            else if (!visit({entry->name, found->inode, found->type, at + entry->length, found->has_wrong_type}))
+                return damage.first_error();
         }
     }
-    return damage.told();
+    return damage.first_error();
 }
 
 }  // namespace inline_dir

@@ -8,8 +8,8 @@ namespace linear_dir {
 
 // In a block that cannot be read there may be any name, so nothing is missing then.
 Result<std::optional<LocatedEntry>> locate(Inode& directory, std::string_view name) {
-    DirDamage damage;
-    const std::uint64_t blocks = reached_dir_blocks(directory, damage);
+    DirErrors damage;
+    const std::uint64_t blocks = readable_dir_blocks(directory, damage);
     for (std::uint64_t i = 0; i < blocks; ++i) {
         Result<DirBuffer> block = read_dir_block(directory, LogicalBlock(i), DirBlock::leaf);
         if (!block) {
@@ -19,7 +19,7 @@ Result<std::optional<LocatedEntry>> locate(Inode& directory, std::string_view na
         if (const auto entry = list_of(directory, *block).find(name))
             return TRY(located_entry(directory, std::move(*block), *entry, false));
     }
-    TRY(damage.told());
+    TRY(damage.first_error());
     return std::nullopt;
 }
 
@@ -41,9 +41,9 @@ Result<bool> add_in_place(Handle& handle, Inode& directory, std::string_view nam
     const std::uint64_t blocks = TRY(dir_block_count(directory));
     for (std::uint64_t i = 0; i < blocks; ++i) {
         const DirBuffer block = TRY(read_dir_block(directory, LogicalBlock(i), DirBlock::leaf));
-        const auto room = list_of(directory, block).room(name.size());
+        const auto room = list_of(directory, block).find_space(name.size());
         if (!room) continue;
-        const Bytes bytes = TRY(change_dir_block(handle, block));
+        const Bytes bytes = TRY(get_dir_block_write_access(handle, block));
         list_of(directory, bytes).insert_at(*room, name, inode, disk_type(directory, type));
         set_dir_checksum(directory, block, DirBlock::leaf);
         return true;
@@ -66,13 +66,13 @@ namespace {
 
 // One block that will become hashed when it is full: the order and the cookies of the hashed directory.
 Result<void> iterate_by_hash(Inode& directory, std::uint64_t cookie, const VisitEntry& visit) {
-    HashOrder order(directory, default_hash_version(directory), cookie);
-    (void)reached_dir_blocks(directory, order.damage());
+    HashOrderedListing order(directory, default_hash_version(directory), cookie);
+    (void)readable_dir_blocks(directory, order.damage());
     const DirBuffer block = TRY(read_dir_block(directory, LogicalBlock(0), DirBlock::leaf));
-    if (!order.visit_dots(TRY(Directory(directory).parent()), visit)) return {};
+    if (!order.visit_dot_entries(TRY(Directory(directory).parent()), visit)) return {};
     TRY(order.add(block.logical, list_of(directory, block), 0, ~0u));
     (void)order.visit(visit);
-    return order.damage().told();
+    return order.damage().first_error();
 }
 
 }  // namespace
@@ -80,11 +80,11 @@ Result<void> iterate_by_hash(Inode& directory, std::uint64_t cookie, const Visit
 // Without hashes a cookie is the byte offset behind an entry. Entries never move, so whatever starts there or later has
 // not been visited.
 Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& visit) {
-    if (keeps_hash_order(directory)) return iterate_by_hash(directory, cookie, visit);
-    DirDamage damage;
-    const std::uint64_t blocks = reached_dir_blocks(directory, damage);
+    if (lists_in_hash_order(directory)) return iterate_by_hash(directory, cookie, visit);
+    DirErrors damage;
+    const std::uint64_t blocks = readable_dir_blocks(directory, damage);
     const std::uint32_t block_size = directory.fs().block_size();
-    DirBlocksMet met;
+    VisitedDirBlocks met;
     for (std::uint64_t i = cookie / block_size; i < blocks; ++i) {
         Result<DirBuffer> block = read_dir_block(directory, LogicalBlock(i), DirBlock::leaf);
         if (!block) {
@@ -98,14 +98,14 @@ Result<void> iterate(Inode& directory, std::uint64_t cookie, const VisitEntry& v
             if (!entry->used() || at < cookie) continue;
             Result<FoundEntry> found = checked_entry(directory, block->logical, *entry);
             if (!found) {
-                if (!damage.note(std::move(found.error()))) return damage.told();
+                if (!damage.note(std::move(found.error()))) return damage.first_error();
                 continue;
             }
-            if (!visit({entry->name, found->inode, found->type, at + entry->length, found->odd_type}))
-                return damage.told();
+            if (!visit({entry->name, found->inode, found->type, at + entry->length, found->has_wrong_type}))
+                return damage.first_error();
         }
     }
-    return damage.told();
+    return damage.first_error();
 }
 
 }  // namespace linear_dir

@@ -9,11 +9,11 @@
 
 namespace uext4 {
 
-struct NameCache::Place {
+struct DentryCache::Slot {
     std::atomic<std::uint64_t> sequence{0};
     std::atomic<std::uint64_t> directory{0};  // 0: empty
     std::atomic<std::uint64_t> inode{0};
-    std::array<std::atomic<std::uint64_t>, longest / 8> name{};
+    std::array<std::atomic<std::uint64_t>, max_name / 8> name{};
 
     bool has(const Key& key) const {
         if (directory.load(std::memory_order_relaxed) != key.directory) return false;
@@ -44,23 +44,23 @@ struct NameCache::Place {
     }
 };
 
-NameCache::~NameCache() {
-    if (Place* all = table()) ::munmap(static_cast<void*>(all), places_ * sizeof(Place));
+DentryCache::~DentryCache() {
+    if (Slot* all = table()) ::munmap(static_cast<void*>(all), slot_count_ * sizeof(Slot));
 }
 
-bool NameCache::is_kept(InodeNr directory, std::string_view name) {
-    return directory.value != 0 && !name.empty() && name.size() <= longest && name != "." && name != ".." &&
+bool DentryCache::is_cacheable(InodeNr directory, std::string_view name) {
+    return directory.value != 0 && !name.empty() && name.size() <= max_name && name != "." && name != ".." &&
            name.find('\0') == name.npos;
 }
 
-NameCache::Key NameCache::key_of(InodeNr directory, std::string_view name) {
+DentryCache::Key DentryCache::key_of(InodeNr directory, std::string_view name) {
     Key key{directory.value, {}};
     std::memcpy(key.name.data(), name.data(), name.size());
     return key;
 }
 
 // Each bit of the key has its part in all bits of the hash: names mostly differ in their last bytes.
-std::uint64_t NameCache::hash_of(const Key& key) {
+std::uint64_t DentryCache::hash_of(const Key& key) {
     std::uint64_t hash = key.directory * 0x9E3779B97F4A7C15;
     for (const std::uint64_t word : key.name) {
         if (word == 0) break;
@@ -73,43 +73,43 @@ std::uint64_t NameCache::hash_of(const Key& key) {
     return hash ^ hash >> 33;
 }
 
-NameCache::Place* NameCache::places_of(Place* all, std::uint64_t hash) const {
-    return all + (hash & (places_ - 1) & ~(ways - 1));
+DentryCache::Slot* DentryCache::slots_of(Slot* all, std::uint64_t hash) const {
+    return all + (hash & (slot_count_ - 1) & ~(ways - 1));
 }
 
 // Pages of it are the system's until a name is in them. Null where there is no memory.
-NameCache::Place* NameCache::make_table() {
-    static_assert(sizeof(Place) == 64);
-    const std::size_t bytes = places_ * sizeof(Place);
+DentryCache::Slot* DentryCache::allocate_table() {
+    static_assert(sizeof(Slot) == 64);
+    const std::size_t bytes = slot_count_ * sizeof(Slot);
     void* const map = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED) return nullptr;
-    auto* made = static_cast<Place*>(map);  // zeros are empty places
-    Place* before = nullptr;
+    auto* made = static_cast<Slot*>(map);  // zeros are empty places
+    Slot* before = nullptr;
     if (table_.compare_exchange_strong(before, made, std::memory_order_acq_rel)) return made;
     ::munmap(map, bytes);
     return before;
 }
 
-std::optional<InodeNr> NameCache::find(InodeNr directory, std::string_view name) const {
-    Place* const all = table();
-    if (!all || !is_kept(directory, name)) return std::nullopt;
+std::optional<InodeNr> DentryCache::find(InodeNr directory, std::string_view name) const {
+    Slot* const all = table();
+    if (!all || !is_cacheable(directory, name)) return std::nullopt;
     const Key key = key_of(directory, name);
-    const Place* const places = places_of(all, hash_of(key));
+    const Slot* const places = slots_of(all, hash_of(key));
     for (std::size_t way = 0; way < ways; ++way)
         if (const auto found = places[way].value_of(key)) return found;
     return std::nullopt;
 }
 
-void NameCache::note(InodeNr directory, std::string_view name, InodeNr inode) {
-    if (!is_kept(directory, name)) return;
-    Place* all = table();
-    if (!all) all = make_table();
+void DentryCache::insert(InodeNr directory, std::string_view name, InodeNr inode) {
+    if (!is_cacheable(directory, name)) return;
+    Slot* all = table();
+    if (!all) all = allocate_table();
     if (!all) return;
     const Key key = key_of(directory, name);
     const std::uint64_t hash = hash_of(key);
-    Place* const places = places_of(all, hash);
+    Slot* const places = slots_of(all, hash);
     // An empty place, or the one that the hash says.
-    Place* chosen = &places[hash >> 60 & (ways - 1)];
+    Slot* chosen = &places[hash >> 60 & (ways - 1)];
     for (std::size_t way = ways; way-- > 0;) {
         if (places[way].value_of(key)) return;
         if (places[way].directory.load(std::memory_order_relaxed) == 0) chosen = &places[way];
@@ -119,13 +119,13 @@ void NameCache::note(InodeNr directory, std::string_view name, InodeNr inode) {
     chosen->end_change();
 }
 
-void NameCache::forget(InodeNr directory, std::string_view name) {
-    Place* const all = table();
-    if (!all || !is_kept(directory, name)) return;
+void DentryCache::erase(InodeNr directory, std::string_view name) {
+    Slot* const all = table();
+    if (!all || !is_cacheable(directory, name)) return;
     const Key key = key_of(directory, name);
-    Place* const places = places_of(all, hash_of(key));
+    Slot* const places = slots_of(all, hash_of(key));
     for (std::size_t way = 0; way < ways; ++way) {
-        Place& place = places[way];
+        Slot& place = places[way];
         // Nobody notes this name meanwhile: where it is not now, it does not come.
         if (place.directory.load(std::memory_order_relaxed) != key.directory) continue;
         while (!place.try_change()) this_thread::yield();  // a thread is at another name there

@@ -18,37 +18,37 @@
 
 namespace uext4 {
 
-class NameCache {
+class DentryCache {
 public:
-    static constexpr std::size_t longest = 40, ways = 4;
+    static constexpr std::size_t max_name = 40, ways = 4;
 
     // `places`: a power of two, at least `ways`. Memory is taken when a name is first noted.
-    explicit NameCache(std::size_t places) : places_(places) {}
-    ~NameCache();
-    NameCache(const NameCache&) = delete;
+    explicit DentryCache(std::size_t places) : slot_count_(places) {}
+    ~DentryCache();
+    DentryCache(const DentryCache&) = delete;
 
     // Nothing where the name is not known; no inode (0) where there is no such entry.
     std::optional<InodeNr> find(InodeNr directory, std::string_view name) const;
-    void note(InodeNr directory, std::string_view name, InodeNr inode);
-    void forget(InodeNr directory, std::string_view name);
+    void insert(InodeNr directory, std::string_view name, InodeNr inode);
+    void erase(InodeNr directory, std::string_view name);
 
 private:
     struct Key {
         std::uint64_t directory;
-        std::array<std::uint64_t, longest / 8> name;  // with zeros behind it, which no name has
+        std::array<std::uint64_t, max_name / 8> name;  // with zeros behind it, which no name has
         bool operator==(const Key&) const = default;
     };
-    struct Place;
-    static bool is_kept(InodeNr directory, std::string_view name);
+    struct Slot;
+    static bool is_cacheable(InodeNr directory, std::string_view name);
     static Key key_of(InodeNr directory, std::string_view name);
     static std::uint64_t hash_of(const Key& key);
     // The first of the `ways` places that may have the name.
-    Place* places_of(Place* all, std::uint64_t hash) const;
-    Place* table() const { return table_.load(std::memory_order_acquire); }
-    Place* make_table();
+    Slot* slots_of(Slot* all, std::uint64_t hash) const;
+    Slot* table() const { return table_.load(std::memory_order_acquire); }
+    Slot* allocate_table();
 
-    const std::size_t places_;
-    std::atomic<Place*> table_{nullptr};
+    const std::size_t slot_count_;
+    std::atomic<Slot*> table_{nullptr};
 };
 
 }  // namespace uext4

@@ -18,28 +18,28 @@ namespace {
 constexpr InodeNr dir(12), other(13);
 
 TEST(NameCache, KnowsWhatWasNotedUntilItIsForgotten) {
-    NameCache names(1024);
+    DentryCache names(1024);
     EXPECT_EQ(names.find(dir, "a"), std::nullopt);
-    names.forget(dir, "a");
-    names.note(dir, "a", InodeNr(20));
-    names.note(dir, "none", InodeNr());
+    names.erase(dir, "a");
+    names.insert(dir, "a", InodeNr(20));
+    names.insert(dir, "none", InodeNr());
     EXPECT_EQ(names.find(dir, "a"), InodeNr(20));
     EXPECT_EQ(names.find(dir, "none"), InodeNr()) << "that there is none is known as well";
     EXPECT_EQ(names.find(other, "a"), std::nullopt);
     EXPECT_EQ(names.find(dir, "aa"), std::nullopt);
-    names.forget(other, "a");
+    names.erase(other, "a");
     EXPECT_EQ(names.find(dir, "a"), InodeNr(20));
-    names.forget(dir, "a");
+    names.erase(dir, "a");
     EXPECT_EQ(names.find(dir, "a"), std::nullopt);
     EXPECT_EQ(names.find(dir, "none"), InodeNr());
 }
 
 TEST(NameCache, KeepsNamesThatFitAndNoOthers) {
-    NameCache names(1024);
-    const std::string fits(NameCache::longest, 'x'), longer(NameCache::longest + 1, 'x');
+    DentryCache names(1024);
+    const std::string fits(DentryCache::max_name, 'x'), longer(DentryCache::max_name + 1, 'x');
     for (const std::string& name :
          {fits, longer, std::string("."), std::string(".."), std::string(), std::string("a\0", 2)})
-        names.note(dir, name, InodeNr(20));
+        names.insert(dir, name, InodeNr(20));
     EXPECT_EQ(names.find(dir, fits), InodeNr(20));
     EXPECT_EQ(names.find(dir, longer), std::nullopt);
     EXPECT_EQ(names.find(dir, "."), std::nullopt);
@@ -48,9 +48,9 @@ TEST(NameCache, KeepsNamesThatFitAndNoOthers) {
 }
 
 TEST(NameCache, IsNeverWrongWhenNamesTakeEachOthersPlaces) {
-    NameCache names(4);
+    DentryCache names(4);
     for (std::uint64_t i = 1; i <= 1000; ++i) {
-        names.note(dir, "name" + std::to_string(i), InodeNr(i));
+        names.insert(dir, "name" + std::to_string(i), InodeNr(i));
         for (std::uint64_t j = 1; j <= i; ++j)
             if (const auto found = names.find(dir, "name" + std::to_string(j))) ASSERT_EQ(found->value, j);
     }
@@ -58,7 +58,7 @@ TEST(NameCache, IsNeverWrongWhenNamesTakeEachOthersPlaces) {
     for (std::uint64_t j = 1; j <= 1000; ++j) kept += names.find(dir, "name" + std::to_string(j)).has_value();
     EXPECT_LE(kept, 4U);
     EXPECT_GE(kept, 1U);
-    for (std::uint64_t j = 1; j <= 1000; ++j) names.forget(dir, "name" + std::to_string(j));
+    for (std::uint64_t j = 1; j <= 1000; ++j) names.erase(dir, "name" + std::to_string(j));
     for (std::uint64_t j = 1; j <= 1000; ++j) EXPECT_EQ(names.find(dir, "name" + std::to_string(j)), std::nullopt);
 }
 
@@ -66,9 +66,9 @@ TEST(NameCache, IsNeverWrongWhenNamesTakeEachOthersPlaces) {
 TEST(NameCache, KeepsNearlyAllOfAThirdOfItsPlaces) {
     constexpr std::uint64_t places = 32768, count = places / 3;
     for (const char* form : {"name{}", "a-long-prefix-of-the-name-{}", "{}.c", "IMG_{:06}.jpeg", "{:032x}"}) {
-        NameCache names(places);
+        DentryCache names(places);
         for (std::uint64_t i = 0; i < count; ++i)
-            names.note(InodeNr(12 + i % 3), fmt::format(fmt::runtime(form), i), InodeNr(20 + i));
+            names.insert(InodeNr(12 + i % 3), fmt::format(fmt::runtime(form), i), InodeNr(20 + i));
         std::uint64_t kept = 0;
         for (std::uint64_t i = 0; i < count; ++i)
             kept += names.find(InodeNr(12 + i % 3), fmt::format(fmt::runtime(form), i)).has_value();
@@ -78,14 +78,14 @@ TEST(NameCache, KeepsNearlyAllOfAThirdOfItsPlaces) {
 
 // Each thread has a directory of its own, and all have the same four places.
 TEST(NameCache, IsNeverWrongAmongThreads) {
-    NameCache names(4);
+    DentryCache names(4);
     std::atomic<int> wrong = 0;
     const auto work = [&](InodeNr mine) {
         for (std::uint64_t i = 1; i <= 20000; ++i) {
             const std::string name = "n" + std::to_string(i % 7);
-            names.note(mine, name, InodeNr(i));
+            names.insert(mine, name, InodeNr(i));
             if (const auto found = names.find(mine, name); found && *found != InodeNr(i)) ++wrong;
-            names.forget(mine, name);
+            names.erase(mine, name);
             if (names.find(mine, name)) ++wrong;
         }
     };

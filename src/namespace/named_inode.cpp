@@ -4,7 +4,7 @@
 
 namespace uext4 {
 
-Result<void> check_named(Inode& inode) {
+Result<void> check_directory_entry_inode(Inode& inode) {
     namespace flag = format::inode_flag;
     const std::uint32_t flags = inode.flags();
     if (flags & flag::ea_inode)

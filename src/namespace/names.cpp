@@ -9,7 +9,7 @@
 
 namespace uext4 {
 
-Namespace::Namespace(FsContext& fs, InodeTable& inodes, Orphans& orphans) : state_(new State{{fs, inodes, orphans}}) {}
+Namespace::Namespace(FsContext& fs, InodeTable& inodes, OrphanList& orphans) : state_(new State{{fs, inodes, orphans}}) {}
 Namespace::~Namespace() = default;
 
 Result<InodeRef> Namespace::lookup(Inode& directory, std::string_view name, const Credentials* who) {
@@ -21,15 +21,15 @@ Result<InodeRef> Namespace::lookup(Inode& directory, std::string_view name, cons
 Result<InodeRef> Namespace::find(Inode& directory, std::string_view name, const Credentials* who) {
     if (!directory.is_directory()) return fail(ENOTDIR, "inode {} is not a directory", directory.number());
     ReadLock lock(directory.rw);
-    if (who) TRY(may_access(directory, *who, access_execute));
+    if (who) TRY(check_access(directory, *who, access_execute));
     TRY(names::check_name(name));
-    return reported(state_->fs, names::find_inode_if_any(*state_, directory, name));
+    return with_report(state_->fs, names::find_inode_optional(*state_, directory, name));
 }
 
 Result<InodeNr> Namespace::parent_of(Inode& directory) {
     if (!directory.is_directory()) return fail(ENOTDIR, "inode {} is not a directory", directory.number());
     ReadLock lock(directory.rw);
-    return reported(state_->fs, Directory(directory).parent());
+    return with_report(state_->fs, Directory(directory).parent());
 }
 
 namespace names {
@@ -42,30 +42,30 @@ Result<void> check_name(std::string_view name) {
     return {};
 }
 
-Result<void> check_alive(const Inode& directory) {
+Result<void> check_not_removed(const Inode& directory) {
     if (!directory.is_directory()) return fail(ENOTDIR, "inode {} is not a directory", directory.number());
     if (directory.links() == 0) return fail(ENOENT, "directory {} was removed", directory.number());
     return {};
 }
 
-std::uint32_t group_in(const FsContext& fs, const Inode& directory, const Credentials& who) {
+std::uint32_t group_for_new_inode(const FsContext& fs, const Inode& directory, const Credentials& who) {
     return (directory.mode() & S_ISGID) || fs.options.grpid ? directory.gid() : who.gid;
 }
 
-Result<void> may_create_in(Inode& directory, const Credentials& who, bool check) {
-    if (check) TRY(may_access(directory, who, access_write | access_execute));
+Result<void> check_may_create(Inode& directory, const Credentials& who, bool check) {
+    if (check) TRY(check_access(directory, who, access_write | access_execute));
     if (directory.has_flag(format::inode_flag::immutable))
         return fail(EPERM, "directory {} is immutable", directory.number());
-    return may_add_name(directory);
+    return check_can_link(directory);
 }
 
-Result<void> may_add_name(const Inode& directory) {
+Result<void> check_can_link(const Inode& directory) {
     if (directory.has_flag(format::inode_flag::encrypt))
         return fail(ENOKEY, "directory {} is encrypted, and uext4 has no key to write a name with", directory.number());
-    return may_drop_name(directory);
+    return check_can_unlink(directory);
 }
 
-Result<void> may_drop_name(const Inode& directory) {
+Result<void> check_can_unlink(const Inode& directory) {
     if (directory.has_flag(format::inode_flag::casefold))
         return fail(EOPNOTSUPP, "directory {} is casefolded (flag F): uext4 changes no names there",
                     directory.number());
@@ -75,8 +75,8 @@ Result<void> may_drop_name(const Inode& directory) {
     return {};
 }
 
-Result<void> may_remove_from(Inode& directory, const Inode& victim, const Credentials& who, bool check) {
-    if (check) TRY(may_access(directory, who, access_write | access_execute));
+Result<void> check_may_remove(Inode& directory, const Inode& victim, const Credentials& who, bool check) {
+    if (check) TRY(check_access(directory, who, access_write | access_execute));
     if (directory.has_flag(format::inode_flag::immutable) || directory.has_flag(format::inode_flag::append))
         return fail(EPERM, "directory {} is immutable or append-only", directory.number());
     if (check && (directory.mode() & S_ISVTX) && who.uid != victim.uid() && who.uid != directory.uid() &&
@@ -85,7 +85,7 @@ Result<void> may_remove_from(Inode& directory, const Inode& victim, const Creden
                     victim.number(), victim.uid());
     if (victim.has_flag(format::inode_flag::immutable) || victim.has_flag(format::inode_flag::append))
         return fail(EPERM, "inode {} is immutable or append-only", victim.number());
-    return may_drop_name(directory);
+    return check_can_unlink(directory);
 }
 
 bool LockedInodes::holds(const Inode& inode) const {
@@ -115,7 +115,7 @@ void LockedInodes::release() {
     while (!held_.empty()) held_.pop_back();
 }
 
-Result<InodeRef> get_entry_inode(Tree& state, Inode& directory, std::string_view name, InodeNr number) {
+Result<InodeRef> get_entry_inode(NamespaceState& state, Inode& directory, std::string_view name, InodeNr number) {
     if (number == directory.number() && !is_dot_or_dotdot(name))
         return fail(EUCLEAN, "directory {}: an entry names the directory itself", directory.number());
     const std::uint64_t first = directory.fs().geometry.first_inode;
@@ -125,42 +125,42 @@ Result<InodeRef> get_entry_inode(Tree& state, Inode& directory, std::string_view
     if (!inode && inode.error().code == ESTALE)
         return fail(EUCLEAN, "directory {}: an entry names inode {}, which is not in use ({})", directory.number(),
                     number, inode.error().what);
-    if (inode) TRY(check_named(**inode));
+    if (inode) TRY(check_directory_entry_inode(**inode));
     return inode;
 }
 
-std::size_t Tree::places_of_names(const FsContext& fs) {
+std::size_t NamespaceState::dentry_cache_slots(const FsContext& fs) {
     return std::bit_floor(std::clamp<std::size_t>(fs.pages.limit() / 4096, 1024, 32768));
 }
 
 namespace {
 
 // The number in the name's entry; none where there is no entry.
-Result<InodeNr> find_number(Tree& state, Inode& directory, std::string_view name) {
-    if (const auto known = state.known.find(directory.number(), name)) return *known;
+Result<InodeNr> find_number(NamespaceState& state, Inode& directory, std::string_view name) {
+    if (const auto known = state.dentries.find(directory.number(), name)) return *known;
     const auto found = TRY(Directory(directory).find(name));
     const InodeNr number = found ? found->inode : InodeNr();
     // Other names may stand for entries whose own names are not shown.
-    if (!has_cipher_names(directory) && !directory.has_flag(format::inode_flag::casefold))
-        state.known.note(directory.number(), name, number);
+    if (!has_encrypted_names(directory) && !directory.has_flag(format::inode_flag::casefold))
+        state.dentries.insert(directory.number(), name, number);
     return number;
 }
 
 }  // namespace
 
-Result<InodeRef> find_inode_if_any(Tree& state, Inode& directory, std::string_view name) {
+Result<InodeRef> find_inode_optional(NamespaceState& state, Inode& directory, std::string_view name) {
     if (directory.links() == 0) return InodeRef();
     const InodeNr number = TRY(find_number(state, directory, name));
     if (!number) return InodeRef();
     return get_entry_inode(state, directory, name, number);
 }
 
-Result<bool> has_name(Tree& state, Inode& directory, std::string_view name) {
+Result<bool> has_name(NamespaceState& state, Inode& directory, std::string_view name) {
     return static_cast<bool>(TRY(find_number(state, directory, name)));
 }
 
-Result<InodeRef> find_inode(Tree& state, Inode& directory, std::string_view name) {
-    InodeRef found = TRY(find_inode_if_any(state, directory, name));
+Result<InodeRef> find_inode(NamespaceState& state, Inode& directory, std::string_view name) {
+    InodeRef found = TRY(find_inode_optional(state, directory, name));
     if (!found) return fail(ENOENT, "no such entry in directory {}", directory.number());
     return found;
 }
@@ -169,24 +169,24 @@ std::uint8_t type_of_mode(std::uint16_t mode) {
     return format::dt_of_file_type(static_cast<std::uint8_t>(format::file_type_of_mode(mode)));
 }
 
-Result<void> join(Handle& handle, std::initializer_list<Inode*> inodes) {
+Result<void> get_write_access(Handle& handle, std::initializer_list<Inode*> inodes) {
     for (Inode* inode : inodes) {
         if (!inode) continue;
         MutexLock map(inode->map_lock);
-        TRY(inode->join(handle));
+        TRY(inode->get_write_access(handle));
     }
     return {};
 }
 
-Result<bool> prepare_drop(Tree& state, Handle& handle, Inode& inode) {
+Result<bool> prepare_drop_link(NamespaceState& state, Handle& handle, Inode& inode) {
     const bool last = inode.is_directory() || inode.links() <= 1;
     if (last) TRY(state.orphans.add(handle, inode));
     return last;
 }
 
-Result<void> touch_directory(Handle& handle, Inode& directory) { return touch_directory(handle, directory, 0); }
+Result<void> update_directory_times(Handle& handle, Inode& directory) { return update_directory_times(handle, directory, 0); }
 
-Result<void> touch_directory(Handle& handle, Inode& directory, int delta) {
+Result<void> update_directory_times(Handle& handle, Inode& directory, int delta) {
     MutexLock map(directory.map_lock);
     const auto now = current_time(directory.fs());
     directory.set_mtime(now);
@@ -199,7 +199,7 @@ Result<void> touch_directory(Handle& handle, Inode& directory, int delta) {
     return directory.store(handle);
 }
 
-Result<void> drop_link(Tree& state, Handle& handle, Inode& inode) {
+Result<void> drop_link(NamespaceState& state, Handle& handle, Inode& inode) {
     bool gone;
     {
         MutexLock map(inode.map_lock);
@@ -229,13 +229,13 @@ Result<void> change_ctime(Handle& handle, Inode& inode) {
     return inode.store(handle);
 }
 
-void abandon(Tree& state, Handle& handle, Inode& inode) {
+void undo_create(NamespaceState& state, Handle& handle, Inode& inode) {
     if (auto added = state.orphans.add(handle, inode); !added && state.fs.log)
         state.fs.log(
             fmt::format("inode {} could not be recorded as an orphan: {}", inode.number(), added.error().what));
 }
 
-Result<void> check_subdirectory_room(const Inode& directory) {
+Result<void> check_subdirectory_limit(const Inode& directory) {
     // Only an indexed directory may have more subdirectories than can be counted: e2fsck wants the others' count right.
     const format::Geometry& g = directory.fs().geometry;
     const bool countless = g.has_ro_compat(format::ro_compat::dir_nlink) && g.has_compat(format::compat::dir_index) &&

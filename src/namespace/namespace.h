@@ -15,12 +15,12 @@ struct DirectoryEntry {
     std::string_view name;
     InodeNr inode;
     std::uint8_t type = 0;   // DT_* of <dirent.h>; DT_UNKNOWN without the filetype feature
-    std::uint64_t next = 0;  // cookie that continues after this entry; stable while entries come and go
-    bool odd_type = false;   // DT_UNKNOWN, for what is on disk stands for no type
+    std::uint64_t next_cookie = 0;  // cookie that continues after this entry; stable while entries come and go
+    bool has_wrong_type = false;   // DT_UNKNOWN, for what is on disk stands for no type
 };
 
 // Which of a rename's two names ended with a slash, and so has to be a directory's.
-struct Slashes {
+struct TrailingSlash {
     bool from = false, to = false;
 };
 
@@ -30,12 +30,12 @@ struct CreateRequest {
     mode_t mode = 0;  // with the file type; the umask and default ACLs are applied here
     dev_t rdev = 0;
     std::string_view target;  // of a symlink
-    const Credentials& who;
+    const Credentials& credentials;
 };
 
 class Namespace {
 public:
-    Namespace(FsContext& fs, InodeTable& inodes, Orphans& orphans);
+    Namespace(FsContext& fs, InodeTable& inodes, OrphanList& orphans);
     ~Namespace();
 
     // ---- looking. `who` needs search permission on the directory; null: not checked (the kernel did).
@@ -54,7 +54,7 @@ public:
     // ---- changing. `who` is always used for ownership, and checked for permission when `check`.
     Result<InodeRef> create(Inode& directory, const CreateRequest& request,
                             bool check);  // file, directory, symlink, node
-    Result<InodeRef> create_unnamed(Inode& directory, const CreateRequest& request,
+    Result<InodeRef> create_tmpfile(Inode& directory, const CreateRequest& request,
                                     bool check);  // O_TMPFILE: an orphan
     Result<void> link(Inode& target, Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<void> unlink(Inode& directory, std::string_view name, const Credentials& who, bool check);
@@ -63,7 +63,7 @@ public:
     // locks not held) with the source file when an existing file will be replaced, to write its data back first.
     Result<void> rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to, unsigned flags,
                         const Credentials& who, bool check, const std::function<Result<void>(Inode&)>& before_replace,
-                        Slashes slashes = {});
+                        TrailingSlash slashes = {});
 
 private:
     struct State;

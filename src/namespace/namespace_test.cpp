@@ -39,8 +39,8 @@ Model listed(TestFs& fs, Inode& directory, std::size_t per_call = 1000000) {
             }
             ++seen;
             EXPECT_TRUE(names.emplace(std::string(entry.name), entry.inode.value).second) << "a name came twice";
-            EXPECT_GT(entry.next, cookie);
-            cookie = entry.next;
+            EXPECT_GT(entry.next_cookie, cookie);
+            cookie = entry.next_cookie;
             return true;
         });
         EXPECT_TRUE(result) << (result ? "" : result.error().what);
@@ -147,7 +147,7 @@ TEST_P(Layouts, ReadingSurvivesChanges) {
         ASSERT_TRUE(fs.names().read(*directory, cookie, [&](const DirectoryEntry& entry) {
             if (any) return false;
             any = true;
-            cookie = entry.next;
+            cookie = entry.next_cookie;
             if (steady.contains(std::string(entry.name))) {
                 EXPECT_TRUE(seen.insert(std::string(entry.name)).second) << entry.name;
             }
@@ -185,7 +185,7 @@ TEST_P(Layouts, ReadingGoesOnWhereTheNamesHaveMoved) {
             std::size_t n = 0;
             EXPECT_TRUE(fs.names().read(*directory, cookie, [&](const DirectoryEntry& entry) {
                 if (n++ == most) return false;
-                cookie = entry.next;
+                cookie = entry.next_cookie;
                 if (const auto name = seen.find(std::string(entry.name)); name != seen.end()) ++name->second;
                 return true;
             }));

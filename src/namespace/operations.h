@@ -12,15 +12,15 @@ namespace uext4 {
 
 namespace names {
 
-struct Tree {
+struct NamespaceState {
     FsContext& fs;
     InodeTable& inodes;
-    Orphans& orphans;
+    OrphanList& orphans;
     // Held by a rename that moves something from one directory to another, so that ".." and ancestry stand still.
     Mutex topology{Rank::Topology, "Namespace::topology"};
-    NameCache known{places_of_names(fs)};
+    DentryCache dentries{dentry_cache_slots(fs)};
 
-    static std::size_t places_of_names(const FsContext& fs);
+    static std::size_t dentry_cache_slots(const FsContext& fs);
 };
 
 inline constexpr std::uint32_t link_max = 65000;
@@ -31,18 +31,18 @@ Result<void> check_name(std::string_view name);
 using uext4::is_dot_or_dotdot;
 
 // The directory's rw held. ENOTDIR, ENOENT for a removed one.
-Result<void> check_alive(const Inode& directory);
+Result<void> check_not_removed(const Inode& directory);
 // The group of what is made in the directory.
-std::uint32_t group_in(const FsContext& fs, const Inode& directory, const Credentials& who);
+std::uint32_t group_for_new_inode(const FsContext& fs, const Inode& directory, const Credentials& who);
 // May a name be made (removed) in the directory: permission (when `check`), and the immutable and append-only flags.
-Result<void> may_create_in(Inode& directory, const Credentials& who, bool check);
-Result<void> may_remove_from(Inode& directory, const Inode& victim, const Credentials& who, bool check);
+Result<void> check_may_create(Inode& directory, const Credentials& who, bool check);
+Result<void> check_may_remove(Inode& directory, const Inode& victim, const Credentials& who, bool check);
 
 // Names that this program cannot write stay as they are: ENOKEY in an encrypted directory, to which a name cannot be
 // added without its key; EOPNOTSUPP in one whose names are looked up by folding their case.
-Result<void> may_add_name(const Inode& directory);
+Result<void> check_can_link(const Inode& directory);
 // The same of a name that goes: without the key it can be taken away.
-Result<void> may_drop_name(const Inode& directory);
+Result<void> check_can_unlink(const Inode& directory);
 
 // Exclusive rw of several inodes, taken in the order given: the caller passes ancestors first, then ascending numbers,
 // directories before others. An inode that is given twice is locked once.
@@ -68,36 +68,36 @@ private:
 
 // One lookup with the directory's rw held: ENOENT when absent. `get` reports an entry whose inode is not in use as
 // EUCLEAN.
-Result<InodeRef> find_inode(Tree& state, Inode& directory, std::string_view name);
-Result<InodeRef> find_inode_if_any(Tree& state, Inode& directory, std::string_view name);  // null when absent
+Result<InodeRef> find_inode(NamespaceState& state, Inode& directory, std::string_view name);
+Result<InodeRef> find_inode_optional(NamespaceState& state, Inode& directory, std::string_view name);  // null when absent
 // Whether the directory has the name.
-Result<bool> has_name(Tree& state, Inode& directory, std::string_view name);
-Result<InodeRef> get_entry_inode(Tree& state, Inode& directory, std::string_view name, InodeNr number);
+Result<bool> has_name(NamespaceState& state, Inode& directory, std::string_view name);
+Result<InodeRef> get_entry_inode(NamespaceState& state, Inode& directory, std::string_view name, InodeNr number);
 std::uint8_t type_of_mode(std::uint16_t mode);  // DT_*
 
 // ---- with a handle open and rw held exclusively; they take map_lock and store the inode.
 // The inodes' blocks join the transaction, so that storing them later reads nothing. It goes before the first change: a
 // device that fails in between would leave a name without an inode, or an inode that no list knows. Null is nothing.
-Result<void> join(Handle& handle, std::initializer_list<Inode*> inodes);
+Result<void> get_write_access(Handle& handle, std::initializer_list<Inode*> inodes);
 // The inode loses a name: if that is its last, it becomes an orphan. True then.
-Result<bool> prepare_drop(Tree& state, Handle& handle, Inode& inode);
+Result<bool> prepare_drop_link(NamespaceState& state, Handle& handle, Inode& inode);
 // mtime and ctime of a directory whose entries changed.
-Result<void> touch_directory(Handle& handle, Inode& directory);
+Result<void> update_directory_times(Handle& handle, Inode& directory);
 // Adds `delta` subdirectories to its link count as well.
-Result<void> touch_directory(Handle& handle, Inode& directory, int delta);
+Result<void> update_directory_times(Handle& handle, Inode& directory, int delta);
 // One name less (or all, for a directory): ctime; with no link left it becomes an orphan.
-Result<void> drop_link(Tree& state, Handle& handle, Inode& inode);
+Result<void> drop_link(NamespaceState& state, Handle& handle, Inode& inode);
 // One name more: ctime.
 Result<void> add_link(Handle& handle, Inode& inode);
 Result<void> change_ctime(Handle& handle, Inode& inode);
 // A new inode that got no name: it becomes an orphan, so that its last reference deletes it. The error that led here is
 // what the caller reports.
-void abandon(Tree& state, Handle& handle, Inode& inode);
+void undo_create(NamespaceState& state, Handle& handle, Inode& inode);
 // EMLINK when the directory cannot have one more subdirectory.
-Result<void> check_subdirectory_room(const Inode& directory);
+Result<void> check_subdirectory_limit(const Inode& directory);
 
 }  // namespace names
 
-struct Namespace::State final : names::Tree {};
+struct Namespace::State final : names::NamespaceState {};
 
 }  // namespace uext4

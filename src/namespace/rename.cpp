@@ -27,7 +27,7 @@ using References = std::vector<InodeRef>;
 constexpr std::uint64_t root_number = 2;
 
 // Topology held and nothing of rank Inode. What it refers to goes to `kept`: no last reference may go under a lock.
-Result<Ancestry> ancestry_of(names::Tree& state, Inode& start, References& kept) {
+Result<Ancestry> ancestry_of(names::NamespaceState& state, Inode& start, References& kept) {
     Ancestry seen{start.number().value};
     Inode* directory = &start;
     while (directory->number().value != root_number) {
@@ -51,12 +51,12 @@ Result<Ancestry> ancestry_of(names::Tree& state, Inode& start, References& kept)
 }
 
 struct Move {
-    names::Tree& state;
+    names::NamespaceState& state;
     Inode& from_dir;
     Inode& to_dir;
     std::string_view from, to;
     unsigned flags;
-    Slashes slashes;
+    TrailingSlash slashes;
     const Credentials& who;
     bool check;
     Ancestry from_ancestry, to_ancestry;  // only when the directories differ
@@ -151,18 +151,18 @@ Result<void> check_same_kind(const Move& move) {
 }
 
 Result<void> check_permission(const Move& move) {
-    TRY(names::may_remove_from(move.from_dir, *move.source, move.who, move.check));
-    if (!move.target) TRY(names::may_create_in(move.to_dir, move.who, move.check));
-    else TRY(names::may_remove_from(move.to_dir, *move.target, move.who, move.check));
-    TRY(names::may_add_name(move.from_dir));
-    TRY(names::may_add_name(move.to_dir));
+    TRY(names::check_may_remove(move.from_dir, *move.source, move.who, move.check));
+    if (!move.target) TRY(names::check_may_create(move.to_dir, move.who, move.check));
+    else TRY(names::check_may_remove(move.to_dir, *move.target, move.who, move.check));
+    TRY(names::check_can_link(move.from_dir));
+    TRY(names::check_can_link(move.to_dir));
     TRY(check_same_kind(move));
     // A directory that gets another parent has its ".." rewritten.
     if (move.crossing() && move.check) {
-        if (move.source->is_directory()) TRY(may_access(*move.source, move.who, access_write));
-        if (move.exchange() && move.target->is_directory()) TRY(may_access(*move.target, move.who, access_write));
+        if (move.source->is_directory()) TRY(check_access(*move.source, move.who, access_write));
+        if (move.exchange() && move.target->is_directory()) TRY(check_access(*move.target, move.who, access_write));
     }
-    if (move.flags & RENAME_WHITEOUT) TRY(names::may_create_in(move.from_dir, move.who, move.check));
+    if (move.flags & RENAME_WHITEOUT) TRY(names::check_may_create(move.from_dir, move.who, move.check));
     return {};
 }
 
@@ -173,9 +173,9 @@ Result<void> check_kinds(const Move& move) {
     }
     if (!move.crossing()) return {};
     const bool target_leaves = move.target && move.target->is_directory();
-    if (move.source->is_directory() && !target_leaves) TRY(names::check_subdirectory_room(move.to_dir));
+    if (move.source->is_directory() && !target_leaves) TRY(names::check_subdirectory_limit(move.to_dir));
     if (move.exchange() && target_leaves && !move.source->is_directory())
-        TRY(names::check_subdirectory_room(move.from_dir));
+        TRY(names::check_subdirectory_limit(move.from_dir));
     return {};
 }
 
@@ -183,37 +183,37 @@ unsigned credits_for(const Move& move) {
     const Directory from(move.from_dir), to(move.to_dir);
     unsigned credits = 2 * from.change_credits() + 2 * to.change_credits() + 6 * Inode::store_credits();
     credits += Directory(*move.source).change_credits();
-    if (move.target) credits += Directory(*move.target).change_credits() + Orphans::credits();
+    if (move.target) credits += Directory(*move.target).change_credits() + OrphanList::credits();
     else credits += to.add_credits();
     if (move.flags & RENAME_WHITEOUT)
-        credits += InodeTable::create_credits() + Orphans::credits() + acl_inherit_credits(move.from_dir) + 1;
+        credits += InodeTable::create_credits() + OrphanList::credits() + acl_inherit_credits(move.from_dir) + 1;
     return credits;
 }
 
 // What is going to be changed, read and in the transaction before the first change: a device that fails leaves
 // everything as it was.
 struct Held {
-    HeldEntry from;
-    std::optional<HeldEntry> to;                            // with a target
-    std::optional<HeldEntry> source_parent, target_parent;  // ".." of a directory that gets another parent
+    PinnedEntry from;
+    std::optional<PinnedEntry> to;                            // with a target
+    std::optional<PinnedEntry> source_parent, target_parent;  // ".." of a directory that gets another parent
 };
 
 Result<Held> hold_all(Handle& handle, Move& move) {
-    TRY(names::join(handle, {&move.from_dir, &move.to_dir, move.target.get()}));
-    if (UEXT4_SEAM(moved_inodes_join)) TRY(names::join(handle, {move.source.get()}));
-    move.state.known.forget(move.from_dir.number(), move.from);
-    move.state.known.forget(move.to_dir.number(), move.to);
+    TRY(names::get_write_access(handle, {&move.from_dir, &move.to_dir, move.target.get()}));
+    if (UEXT4_SEAM(moved_inodes_join)) TRY(names::get_write_access(handle, {move.source.get()}));
+    move.state.dentries.erase(move.from_dir.number(), move.from);
+    move.state.dentries.erase(move.to_dir.number(), move.to);
     Held held;
-    held.from = TRY(Directory(move.from_dir).hold(handle, move.from));
-    if (move.target) held.to = TRY(Directory(move.to_dir).hold(handle, move.to));
+    held.from = TRY(Directory(move.from_dir).pin(handle, move.from));
+    if (move.target) held.to = TRY(Directory(move.to_dir).pin(handle, move.to));
     if (!move.crossing()) return held;
-    if (move.source->is_directory()) held.source_parent = TRY(Directory(*move.source).hold(handle, ".."));
+    if (move.source->is_directory()) held.source_parent = TRY(Directory(*move.source).pin(handle, ".."));
     if (move.exchange() && move.target->is_directory())
-        held.target_parent = TRY(Directory(*move.target).hold(handle, ".."));
+        held.target_parent = TRY(Directory(*move.target).pin(handle, ".."));
     return held;
 }
 
-Result<void> point_to(Handle& handle, Inode& directory, const HeldEntry& entry, const Inode& inode) {
+Result<void> point_to(Handle& handle, Inode& directory, const PinnedEntry& entry, const Inode& inode) {
     return Directory(directory).replace(handle, entry, inode.number(), names::type_of_mode(inode.mode()));
 }
 
@@ -233,8 +233,8 @@ Result<void> exchange_entries(Handle& handle, Move& move, const Held& held) {
         ++from_delta;
         --to_delta;
     }
-    if (move.crossing()) TRY(names::touch_directory(handle, move.to_dir, to_delta));
-    TRY(names::touch_directory(handle, move.from_dir, from_delta));
+    if (move.crossing()) TRY(names::update_directory_times(handle, move.to_dir, to_delta));
+    TRY(names::update_directory_times(handle, move.from_dir, from_delta));
     TRY(names::change_ctime(handle, target));
     return names::change_ctime(handle, source);
 }
@@ -245,14 +245,14 @@ Result<void> make_whiteout(Handle& handle, Move& move) {
     what.parent = move.from_dir.number();
     what.mode = S_IFCHR;
     what.uid = move.who.uid;
-    what.gid = names::group_in(move.state.fs, move.from_dir, move.who);
+    what.gid = names::group_for_new_inode(move.state.fs, move.from_dir, move.who);
     what.rdev = makedev(0, 0);
     move.whiteout = TRY(move.state.inodes.create(handle, what));
     return inherit_acl(handle, move.from_dir, *move.whiteout, move.who);
 }
 
 // The old name goes, or becomes the whiteout's.
-Result<void> leave_old_name(Handle& handle, Move& move, const HeldEntry& entry) {
+Result<void> leave_old_name(Handle& handle, Move& move, const PinnedEntry& entry) {
     if (!move.whiteout) return Directory(move.from_dir).remove(handle, entry);
     TRY(point_to(handle, move.from_dir, entry, *move.whiteout));
     return names::add_link(handle, *move.whiteout);
@@ -260,12 +260,12 @@ Result<void> leave_old_name(Handle& handle, Move& move, const HeldEntry& entry) 
 
 // A name that was not there. Adding it may find no room, and in the same directory it moves entries around, so that the
 // old one has to be looked for again: what fails changes nothing.
-Result<void> add_new_name(Handle& handle, Move& move, HeldEntry& from) {
+Result<void> add_new_name(Handle& handle, Move& move, PinnedEntry& from) {
     Directory to(move.to_dir);
-    const bool privileged = is_privileged(move.state.fs, move.who);
+    const bool privileged = may_use_reserved_blocks(move.state.fs, move.who);
     TRY(to.add(handle, move.to, move.source->number(), names::type_of_mode(move.source->mode()), privileged));
     if (move.crossing()) return {};
-    Result<HeldEntry> again = to.hold(handle, move.from);
+    Result<PinnedEntry> again = to.pin(handle, move.from);
     if (!again) {
         (void)to.remove(handle, move.to);
         return fail(again.error());
@@ -278,14 +278,14 @@ Result<void> add_new_name(Handle& handle, Move& move, HeldEntry& from) {
 Result<void> begin_move(Handle& handle, Move& move, Held& held) {
     if (move.flags & RENAME_WHITEOUT) TRY(make_whiteout(handle, move));
     if (!move.target) return add_new_name(handle, move, held.from);
-    (void)TRY(names::prepare_drop(move.state, handle, *move.target));
+    (void)TRY(names::prepare_drop_link(move.state, handle, *move.target));
     return point_to(handle, move.to_dir, *held.to, *move.source);
 }
 
 Result<void> move_entry(Handle& handle, Move& move, Held& held) {
     Inode& source = *move.source;
     if (Result<void> begun = begin_move(handle, move, held); !begun) {
-        if (move.whiteout) names::abandon(move.state, handle, *move.whiteout);
+        if (move.whiteout) names::undo_create(move.state, handle, *move.whiteout);
         return begun;
     }
     TRY(leave_old_name(handle, move, held.from));
@@ -297,10 +297,10 @@ Result<void> move_entry(Handle& handle, Move& move, Held& held) {
     }
     if (move.target && move.target->is_directory()) --to_delta;
     if (move.crossing()) {
-        TRY(names::touch_directory(handle, move.to_dir, to_delta));
-        TRY(names::touch_directory(handle, move.from_dir, from_delta));
+        TRY(names::update_directory_times(handle, move.to_dir, to_delta));
+        TRY(names::update_directory_times(handle, move.from_dir, from_delta));
     } else {
-        TRY(names::touch_directory(handle, move.from_dir, from_delta + to_delta));
+        TRY(names::update_directory_times(handle, move.from_dir, from_delta + to_delta));
     }
     if (move.target) TRY(names::drop_link(move.state, handle, *move.target));
     return UEXT4_SEAM(moved_inodes_join) ? names::change_ctime(handle, source) : Result<void>();
@@ -312,8 +312,8 @@ enum class Attempt { done, flush_source, wait_for_busy };
 // for another try when `busy` is free.
 Result<Attempt> attempt(Move& move, LockedInodes& locks, bool may_ask, const InodeRef& flushed) {
     lock_directories(move, locks);
-    TRY(names::check_alive(move.from_dir));
-    TRY(names::check_alive(move.to_dir));
+    TRY(names::check_not_removed(move.from_dir));
+    TRY(names::check_not_removed(move.to_dir));
     TRY(find_both(move));
     TRY(check_slashes(move));
     TRY(check_cycles(move));
@@ -347,7 +347,7 @@ Result<void> check_arguments(std::string_view from, std::string_view to, unsigne
 
 Result<void> Namespace::rename(Inode& from_dir, std::string_view from, Inode& to_dir, std::string_view to,
                                unsigned flags, const Credentials& who, bool check,
-                               const std::function<Result<void>(Inode&)>& before_replace, Slashes slashes) {
+                               const std::function<Result<void>(Inode&)>& before_replace, TrailingSlash slashes) {
     TRY(check_arguments(from, to, flags));
     // The file that was flushed for a replacement; another file under the name by then is flushed in its turn, a few
     // times.
@@ -360,14 +360,14 @@ Result<void> Namespace::rename(Inode& from_dir, std::string_view from, Inode& to
             UniqueLock topology;
             if (move.crossing()) {
                 topology = UniqueLock(state_->topology);
-                move.from_ancestry = TRY(reported(state_->fs, ancestry_of(*state_, from_dir, move.kept)));
-                move.to_ancestry = TRY(reported(state_->fs, ancestry_of(*state_, to_dir, move.kept)));
+                move.from_ancestry = TRY(with_report(state_->fs, ancestry_of(*state_, from_dir, move.kept)));
+                move.to_ancestry = TRY(with_report(state_->fs, ancestry_of(*state_, to_dir, move.kept)));
             }
             LockedInodes locks;
             result = attempt(move, locks, before_replace != nullptr && round < most_flushes, flushed);
             if (result && *result == Attempt::flush_source) flushed = move.source;
         }
-        if (!result) return std::unexpected(report(state_->fs, std::move(result.error())));
+        if (!result) return std::unexpected(report_corruption(state_->fs, std::move(result.error())));
         if (*result == Attempt::done) return {};
         if (*result == Attempt::wait_for_busy) {
             LockedInodes::wait_for(*move.busy);

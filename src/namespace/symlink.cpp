@@ -19,7 +19,7 @@ constexpr std::size_t fast_limit = 60;
 // Whether the target lies in i_block, as the kernel decides it: a link without blocks but that of attributes. With the
 // feature ea_inode i_blocks has values in other inodes as well, and the size decides. map_lock held.
 bool is_fast(Inode& link) {
-    if (link.is_inline() && has_inline_area(link)) return false;
+    if (link.is_inline() && has_inline_xattr(link)) return false;
     if (link.fs().geometry.has_incompat(format::incompat::ea_inode))
         return link.size() != 0 && link.size() < fast_limit;
     const std::uint64_t attribute_blocks = link.xattr_block() ? link.fs().geometry.cluster_ratio : 0;
@@ -34,7 +34,7 @@ std::string text_of(ConstBytes bytes) {
 
 Result<std::string> fast_target(Inode& link) {
     const std::uint64_t size = link.size();
-    std::string text = text_of(link.map_root());
+    std::string text = text_of(link.i_block());
     if (size == 0 || size >= fast_limit || text.size() != size)
         return fail(EUCLEAN, "symlink {}: i_size is {}, but its target in the inode has {} bytes (expected 1 to {})",
                     link.number(), size, text.size(), fast_limit - 1);
@@ -47,7 +47,7 @@ Result<std::string> cipher_target(const Inode& link, ConstBytes bytes) {
         bytes.size() < 2 ? 0 : std::to_integer<std::size_t>(bytes[0]) | std::to_integer<std::size_t>(bytes[1]) << 8;
     if (length == 0 || length > bytes.size() - 2)
         return fail(EUCLEAN, "symlink {}: an encrypted target of {} bytes in {}", link.number(), length, bytes.size());
-    return cipher_name({reinterpret_cast<const char*>(bytes.data()) + 2, length}, link.number());
+    return encoded_encrypted_name({reinterpret_cast<const char*>(bytes.data()) + 2, length}, link.number());
 }
 
 }  // namespace
@@ -57,19 +57,19 @@ Result<std::string> read_symlink(Inode& link) {
     const std::uint64_t size = link.size(), block_size = link.fs().block_size();
     const bool encrypted = link.has_flag(format::inode_flag::encrypt), fast = is_fast(link);
     if (fast && !encrypted) return fast_target(link);
-    const bool in_inode = link.is_inline() && has_inline_area(link);
+    const bool in_inode = link.is_inline() && has_inline_xattr(link);
     if ((in_inode || encrypted) && (size == 0 || size > block_size || size >= PATH_MAX))
         return fail(EUCLEAN, "symlink {}: i_size is {}, expected 1 to {}", link.number(), size,
                     std::min<std::uint64_t>(block_size, PATH_MAX - 1));
     if (in_inode) {
-        const std::vector<std::byte> bytes = TRY(read_inline(link));
+        const std::vector<std::byte> bytes = TRY(read_inline_data(link));
         if (bytes.size() < size)
             return fail(EUCLEAN, "symlink {}: i_size is {}, but the inode holds {} bytes", link.number(), size,
                         bytes.size());
         const ConstBytes target = ConstBytes(bytes).first(size);
         return encrypted ? cipher_target(link, target) : text_of(target);
     }
-    if (fast && size < fast_limit) return cipher_target(link, ConstBytes(link.map_root()).first(size));
+    if (fast && size < fast_limit) return cipher_target(link, ConstBytes(link.i_block()).first(size));
     const MappedRun run = TRY(link.map().lookup(LogicalBlock(0), 1));
     if (run.hole() || run.unwritten) return fail(EUCLEAN, "symlink {}: its block 0 is a hole", link.number());
     const BufferRef buffer = TRY(link.fs().buffers.read(run.physical, "symlink target"));
@@ -101,17 +101,17 @@ Result<void> write_symlink(Handle& handle, Inode& link, std::string_view target,
     if (target.size() < fast_limit) {
         MutexLock map(link.map_lock);
         link.set_flags(link.flags() & ~(format::inode_flag::extents | format::inode_flag::inline_data));
-        const Bytes root = link.map_root();
+        const Bytes root = link.i_block();
         std::ranges::fill(root, std::byte{0});
         std::ranges::copy(bytes, root.begin());
         link.set_size(target.size());
         link.set_disk_size(target.size());
-        link.places().changed();
+        link.extent_status().invalidate();
         return link.store(handle);
     }
     {
         MutexLock map(link.map_lock);
-        if (link.is_inline()) TRY(clear_inline(handle, link));
+        if (link.is_inline()) TRY(clear_inline_data(handle, link));
     }
     BufferRef buffer = TRY(append_block(handle, link, privileged))
     .buffer;
@@ -126,7 +126,7 @@ Result<void> write_symlink(Handle& handle, Inode& link, std::string_view target,
 Result<std::string> Namespace::read_link(Inode& link) {
     if (!link.is_symlink()) return fail(EINVAL, "inode {} is not a symlink", link.number());
     ReadLock lock(link.rw);
-    return reported(link.fs(), read_symlink(link));
+    return with_report(link.fs(), read_symlink(link));
 }
 
 }  // namespace uext4

@@ -41,7 +41,7 @@ public:
         return make(directory, name, S_IFLNK | 0777, target);
     }
     Result<InodeRef> make_unnamed(Inode& directory) {
-        return names().create_unnamed(directory, CreateRequest{"", S_IFREG | 0600, 0, "", who_}, true);
+        return names().create_tmpfile(directory, CreateRequest{"", S_IFREG | 0600, 0, "", who_}, true);
     }
 
     // Deletes what was queued, as the volume's thread would.
@@ -69,7 +69,7 @@ public:
 
 private:
     void connect_upper() override {
-        fs().corruption = [](const Error& error) { ADD_FAILURE() << error.what; };
+        fs().corruption_callback = [](const Error& error) { ADD_FAILURE() << error.what; };
         names_ = std::make_unique<Namespace>(fs(), table(), orphans());
     }
     void disconnect_upper() override { names_.reset(); }
@@ -95,7 +95,7 @@ private:
             LogicalBlock left;
             {
                 MutexLock map(inode.map_lock);
-                left = value_of(inode.map().remove(handle, LogicalBlock(0), inode.map().limit(),
+                left = value_of(inode.map().remove(handle, LogicalBlock(0), inode.map().max_block(),
                                                    [](LogicalBlock) { return false; }));
             }
             if (left.value == 0) break;
@@ -103,7 +103,7 @@ private:
         }
         expect_ok(free_all_xattrs(handle, inode));
         expect_ok(orphans().remove(handle, inode));
-        expect_ok(table().release(handle, inode));
+        expect_ok(table().free_inode(handle, inode));
     }
 
     bool with_log_;

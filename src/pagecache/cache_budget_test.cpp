@@ -32,10 +32,10 @@ struct Machine {
     std::atomic<int> asked = 0;
 };
 
-class FakeMemory : public MemorySource {
+class FakeMemory : public MemoryInfo {
 public:
     explicit FakeMemory(Machine& machine) : machine_(machine) {}
-    void set_user(const CacheBudget& budget) { budget_ = &budget; }
+    void set_user(const CacheMemoryLimit& budget) { budget_ = &budget; }
     std::optional<std::uint64_t> available() override {
         ++machine_.asked;
         const std::int64_t memory = machine_.memory;
@@ -45,13 +45,13 @@ public:
 
 private:
     Machine& machine_;
-    const CacheBudget* budget_ = nullptr;
+    const CacheMemoryLimit* budget_ = nullptr;
 };
 
-std::unique_ptr<CacheBudget> budget_of(Machine& machine, bool watches) {
+std::unique_ptr<CacheMemoryLimit> budget_of(Machine& machine, bool watches) {
     auto memory = std::make_unique<FakeMemory>(machine);
     FakeMemory& of_all = *memory;
-    auto budget = std::make_unique<CacheBudget>(std::move(memory), watches);
+    auto budget = std::make_unique<CacheMemoryLimit>(std::move(memory), watches);
     of_all.set_user(*budget);
     return budget;
 }
@@ -64,11 +64,11 @@ std::uint64_t resident_bytes() {
 
 // A cache with one file.
 struct Mount {
-    explicit Mount(CacheBudget& budget) { cache.share(budget); }
-    ~Mount() { cache.end_sharing(); }
+    explicit Mount(CacheMemoryLimit& budget) { cache.join_memory_limit(budget); }
+    ~Mount() { cache.leave_memory_limit(); }
     void fill(std::uint64_t bytes) {
         for (const std::uint64_t end = next + bytes / size; next < end; ++next) {
-            if (cache.is_crowded()) cache.reclaim();
+            if (cache.needs_reclaim()) cache.reclaim();
             Result<LockedFolio> folio = file.lock(next, true);
             ASSERT_TRUE(folio && *folio);
             (*folio)->data[0] = std::byte{1};
@@ -82,15 +82,15 @@ struct Mount {
 class Budget : public testing::Test {
 protected:
     Machine machine{800 * mib};
-    std::unique_ptr<CacheBudget> made = budget_of(machine, false);
-    CacheBudget& budget = *made;
+    std::unique_ptr<CacheMemoryLimit> made = budget_of(machine, false);
+    CacheMemoryLimit& budget = *made;
 };
 
 TEST_F(Budget, IsAQuarterOfWhatIsAvailable) {
     Mount one(budget);
     ASSERT_NO_FATAL_FAILURE(one.fill(400 * mib));
-    EXPECT_LE(one.cache.used(), 200 * mib + size);
-    EXPECT_GE(one.cache.used(), 170 * mib) << "all that it may have is used";
+    EXPECT_LE(one.cache.used_bytes(), 200 * mib + size);
+    EXPECT_GE(one.cache.used_bytes(), 170 * mib) << "all that it may have is used";
     EXPECT_EQ(one.cache.dirty_limit(), most / 4) << "what is dirty goes by what the cache was made with";
     EXPECT_LE(machine.asked, 120) << "not for each folio";
 }
@@ -106,19 +106,19 @@ TEST_F(Budget, TakesNothingAndAsksNothingBeforeItIsUsed) {
 TEST_F(Budget, GivesBackWhatTheMachineNeeds) {
     Mount one(budget);
     ASSERT_NO_FATAL_FAILURE(one.fill(180 * mib));
-    ASSERT_GE(one.cache.used(), 170 * mib);
+    ASSERT_GE(one.cache.used_bytes(), 170 * mib);
     const std::uint64_t before = resident_bytes();
     machine.memory = 220 * mib;  // others have taken the rest
-    budget.look();
-    EXPECT_LE(one.cache.used(), 56 * mib);
-    one.cache.give_back_idle();
+    budget.recheck();
+    EXPECT_LE(one.cache.used_bytes(), 56 * mib);
+    one.cache.release_idle_memory();
     EXPECT_LE(resident_bytes(), before - 90 * mib);
     // Never less than what may be dirty.
     machine.memory = 0;
-    for (int i = 0; i < 8; ++i) budget.look();
+    for (int i = 0; i < 8; ++i) budget.recheck();
     EXPECT_EQ(one.cache.limit(), most / 4);
     machine.memory = 4000 * mib;
-    budget.look();
+    budget.recheck();
     EXPECT_GE(one.cache.limit(), 1000 * mib);
 }
 
@@ -135,22 +135,22 @@ TEST_F(Budget, GivesBackIdleMemoryByHalves) {
     const std::uint64_t before = resident_bytes();
     one.file.remove(0, ~std::uint64_t{0});
     EXPECT_GE(resident_bytes(), before - 8 * mib);
-    one.cache.give_back_idle();
+    one.cache.release_idle_memory();
     EXPECT_NEAR(static_cast<double>(before - resident_bytes()), 80.0 * mib, 8.0 * mib);
-    for (int i = 0; i < 8; ++i) one.cache.give_back_idle();
+    for (int i = 0; i < 8; ++i) one.cache.release_idle_memory();
     EXPECT_GE(before - resident_bytes(), 144 * mib) << "a quarter of what the cache was made with stays";
     ASSERT_NO_FATAL_FAILURE(one.fill(160 * mib));
-    EXPECT_EQ(one.cache.used(), 160 * mib);
+    EXPECT_EQ(one.cache.used_bytes(), 160 * mib);
 }
 
 // Memory that comes and goes a little does not throw out what is cached.
 TEST_F(Budget, IsNotMovedByALittle) {
     Mount one(budget);
     ASSERT_NO_FATAL_FAILURE(one.fill(180 * mib));
-    budget.look();
+    budget.recheck();
     const std::uint64_t before = budget.limit();
     machine.memory -= 80 * mib;
-    budget.look();
+    budget.recheck();
     EXPECT_EQ(budget.limit(), before);
 }
 
@@ -160,36 +160,36 @@ TEST_F(Budget, IsSharedByAllMounts) {
     {
         Mount other(budget);
         ASSERT_NO_FATAL_FAILURE(other.fill(300 * mib));
-        EXPECT_LE(one.cache.used() + other.cache.used(), 208 * mib);
-        EXPECT_GE(one.cache.used(), 80 * mib) << "each has its part";
-        EXPECT_GE(other.cache.used(), 80 * mib);
+        EXPECT_LE(one.cache.used_bytes() + other.cache.used_bytes(), 208 * mib);
+        EXPECT_GE(one.cache.used_bytes(), 80 * mib) << "each has its part";
+        EXPECT_GE(other.cache.used_bytes(), 80 * mib);
         // A mount that uses little leaves the rest.
         other.file.remove(0, ~std::uint64_t{0});
         ASSERT_NO_FATAL_FAILURE(one.fill(300 * mib));
-        EXPECT_GE(one.cache.used(), 150 * mib);
+        EXPECT_GE(one.cache.used_bytes(), 150 * mib);
     }
-    EXPECT_EQ(budget.total(), one.cache.used()) << "what a mount had is nobody's when it has gone";
+    EXPECT_EQ(budget.total(), one.cache.used_bytes()) << "what a mount had is nobody's when it has gone";
 }
 
 TEST_F(Budget, IsTheUsualSizeWhereNothingIsKnown) {
     machine.memory = unknown;
     Mount one(budget);
     ASSERT_NO_FATAL_FAILURE(one.fill(300 * mib));
-    EXPECT_LE(one.cache.used(), CacheBudget::usual + size);
-    EXPECT_GE(one.cache.used(), CacheBudget::usual - 16 * mib);
+    EXPECT_LE(one.cache.used_bytes(), CacheMemoryLimit::default_limit + size);
+    EXPECT_GE(one.cache.used_bytes(), CacheMemoryLimit::default_limit - 16 * mib);
 }
 
 // The thread that watches gives back what nobody uses, and ends with the last cache.
 TEST(WatchedBudget, GivesBackByItself) {
     Machine machine{2000 * mib};
-    const std::unique_ptr<CacheBudget> made = budget_of(machine, true);
-    CacheBudget& budget = *made;
+    const std::unique_ptr<CacheMemoryLimit> made = budget_of(machine, true);
+    CacheMemoryLimit& budget = *made;
     {
         Mount one(budget);
         ASSERT_NO_FATAL_FAILURE(one.fill(200 * mib));
-        EXPECT_GE(one.cache.used(), 190 * mib);
+        EXPECT_GE(one.cache.used_bytes(), 190 * mib);
         machine.memory = 0;
-        while (one.cache.used() > 60 * mib) this_thread::sleep(std::chrono::milliseconds(20));
+        while (one.cache.used_bytes() > 60 * mib) this_thread::sleep(std::chrono::milliseconds(20));
     }
     EXPECT_EQ(budget.total(), 0U);
 }
@@ -197,34 +197,34 @@ TEST(WatchedBudget, GivesBackByItself) {
 // While a cache grows the thread has chunks with pages ready for it; when no cache grows any more they go.
 TEST(WatchedBudget, PreparesChunksWhileCachesGrow) {
     Machine machine{2000 * mib};
-    const std::unique_ptr<CacheBudget> made = budget_of(machine, true);
-    CacheBudget& budget = *made;
-    EXPECT_EQ(budget.take_chunk(), nullptr);  // no thread prepares any yet
+    const std::unique_ptr<CacheMemoryLimit> made = budget_of(machine, true);
+    CacheMemoryLimit& budget = *made;
+    EXPECT_EQ(budget.take_populated_chunk(), nullptr);  // no thread prepares any yet
     {
         Mount one(budget);
         ASSERT_NO_FATAL_FAILURE(one.fill(100 * mib));
-        while (budget.spare_chunks() == 0) this_thread::sleep(std::chrono::milliseconds(1));
-        std::byte* const chunk = budget.take_chunk();
+        while (budget.populated_chunks() == 0) this_thread::sleep(std::chrono::milliseconds(1));
+        std::byte* const chunk = budget.take_populated_chunk();
         ASSERT_NE(chunk, nullptr);
         std::vector<unsigned char> pages(memory_chunk_bytes / 4096);
         ASSERT_EQ(::mincore(chunk, memory_chunk_bytes, pages.data()), 0);
         EXPECT_EQ(std::ranges::count_if(pages, [](unsigned char page) { return (page & 1) == 0; }), 0);
         unmap_memory_chunk(chunk);
         ASSERT_NO_FATAL_FAILURE(one.fill(20 * mib));
-        while (budget.spare_chunks() != 0) this_thread::sleep(std::chrono::milliseconds(20));
+        while (budget.populated_chunks() != 0) this_thread::sleep(std::chrono::milliseconds(20));
     }
-    EXPECT_EQ(budget.spare_chunks(), 0U);
+    EXPECT_EQ(budget.populated_chunks(), 0U);
 }
 
 // What is prepared counts: it does not go above what all caches may have.
 TEST(WatchedBudget, PreparesNothingAboveItsLimit) {
     Machine machine{400 * mib};
-    const std::unique_ptr<CacheBudget> made = budget_of(machine, true);
-    CacheBudget& budget = *made;
+    const std::unique_ptr<CacheMemoryLimit> made = budget_of(machine, true);
+    CacheMemoryLimit& budget = *made;
     Mount one(budget);
     ASSERT_NO_FATAL_FAILURE(one.fill(99 * mib));
     for (int round = 0; round < 20; ++round) {
-        EXPECT_LE(budget.total() + budget.spare_chunks() * memory_chunk_bytes, budget.limit() + memory_chunk_bytes);
+        EXPECT_LE(budget.total() + budget.populated_chunks() * memory_chunk_bytes, budget.limit() + memory_chunk_bytes);
         this_thread::sleep(std::chrono::milliseconds(5));
     }
 }

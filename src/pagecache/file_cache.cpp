@@ -32,25 +32,25 @@ Bytes LockedFolio::bytes() const { return {folio_->data, folio_->file->folio_siz
 // ---- FileCache
 
 FileCache::FileCache(PageCache& cache, std::uint64_t order)
-    : invalidate(Rank::Invalidate, "FileCache::invalidate", order), cache_(cache), in_dirty_row_{order} {}
+    : invalidate(Rank::Invalidate, "FileCache::invalidate", order), cache_(cache), dirty_list_entry_{order} {}
 
 FileCache::~FileCache() { remove(0, ~std::uint64_t{0}); }
 
 // Clean blocks are read anew. What was not written back yet, and only there, is zeros as in a hole that was punched; it
 // is written so. What is on its way is zeros until it is there, and then what the device got.
-void FileCache::notice_lost_memory(Folio& folio, BlockMask writing) {
+void FileCache::update_lost_blocks(Folio& folio, BlockMask writing) {
     ClientMapsHook* maps = client_maps();
     if (!folio.in_client_memory || !folio.uptodate || !maps) return;
-    const std::uint64_t lost = maps->lost(folio.index), bs = block_size();
-    if (lost == 0 && folio.lost == 0) return;
+    const std::uint64_t lost = maps->lost_blocks(folio.index), bs = block_size();
+    if (lost == 0 && folio.lost_blocks == 0) return;
     BlockMask unwritten = 0;
     {
         // A writeback that fails makes blocks dirty while somebody else has the folio locked.
         MutexLock guard(tree_lock_);
-        unwritten = folio.dirty | folio.journaled.load();
+        unwritten = folio.dirty | folio.journaled_blocks.load();
     }
-    const BlockMask arrived = folio.lost & ~writing;
-    folio.lost &= ~arrived;
+    const BlockMask arrived = folio.lost_blocks & ~writing;
+    folio.lost_blocks &= ~arrived;
     folio.uptodate &= ~arrived | unwritten;
     // A page that the kernel is moving looks lost for a moment: it is touched and not cleared. What is lost becomes
     // zeros by that, and what was only moved keeps its bytes; its clean blocks are then read once more than needed.
@@ -60,29 +60,29 @@ void FileCache::notice_lost_memory(Folio& folio, BlockMask writing) {
         const BlockMask block = BlockMask{1} << (at / bs);
         const std::uint64_t pages = bs < page_size ? 1 : (std::uint64_t{1} << bs / page_size) - 1;
         if ((lost & pages << (at / page_size)) == 0 || (unwritten & block)) continue;
-        if (writing & block) folio.lost |= block;
+        if (writing & block) folio.lost_blocks |= block;
         else folio.uptodate &= ~block;
     }
 }
 
 // tree_lock held.
-Result<Folio*> FileCache::make(std::uint64_t index) {
+Result<Folio*> FileCache::add_folio(std::uint64_t index) {
     Folio* made = nullptr;
-    (void)TRY(make_some(index, {&made, 1}));  // one, or an error
+    TRY(add_folios(index, {&made, 1}));
     return made;
 }
 
-Holdable FileCache::holdable(const Folio& folio) const { return {&folio, "folio", folio.index, in_dirty_row_.order}; }
+HeldResource FileCache::holdable(const Folio& folio) const { return {&folio, "folio", folio.index, dirty_list_entry_.order}; }
 
-Holdable FileCache::writeback_of(const Folio& folio) const {
-    return {&folio.writeback, "writeback of folio", folio.index, in_dirty_row_.order};
+HeldResource FileCache::writeback_of(const Folio& folio) const {
+    return {&folio.writeback, "writeback of folio", folio.index, dirty_list_entry_.order};
 }
 
 // tree_lock held.
 void FileCache::note_locked(Folio& folio, SourceLocation where) {
     folio.locked = true;
-    folio.ahead = 0;
-    folio.used.store(true, std::memory_order_relaxed);
+    folio.readahead_generation = 0;
+    folio.referenced.store(true, std::memory_order_relaxed);
     rank_checker::push_rank(Rank::Folio, holdable(folio), folio.index, false, where);
 }
 
@@ -93,13 +93,13 @@ Result<LockedFolio> FileCache::lock(std::uint64_t index, bool create, SourceLoca
         Folio* folio = folios_.find(index);
         if (!folio) {
             if (!create) return LockedFolio();
-            folio = TRY(make(index));
+            folio = TRY(add_folio(index));
         }
         if (!folio->locked) {
             note_locked(*folio, where);
-            const BlockMask writing = folio->writing;
+            const BlockMask writing = folio->writeback_blocks;
             guard.unlock(where);
-            notice_lost_memory(*folio, writing);
+            update_lost_blocks(*folio, writing);
             return LockedFolio(folio);
         }
         changed_.wait(tree_lock_, holdable(*folio), where);
@@ -112,9 +112,9 @@ LockedFolio FileCache::try_lock(std::uint64_t index, SourceLocation where) {
     if (!folio || folio->locked) return {};
     folio->locked = true;
     rank_checker::push_rank(Rank::Folio, holdable(*folio), index, false, where);
-    const BlockMask writing = folio->writing;
+    const BlockMask writing = folio->writeback_blocks;
     guard.unlock(where);
-    notice_lost_memory(*folio, writing);
+    update_lost_blocks(*folio, writing);
     return LockedFolio(folio);
 }
 
@@ -141,21 +141,21 @@ void FileCache::wait_for_writeback(std::uint64_t first, std::uint64_t end, Sourc
     RankGuard rank(Rank::Writeback, "wait for writeback", 0, where);
     MutexLock guard(tree_lock_, where);
     for (;;) {
-        const auto next = folios_.next(FolioTree::Mark::writeback, first);
+        const auto next = folios_.next(FolioTree::Tag::writeback, first);
         if (!next || *next >= end) return;
         changed_.wait(tree_lock_, writeback_of(*folios_.find(*next)), where);
     }
 }
 
 void FileCache::insert_dirty(Folio& folio) {
-    if (folios_.count(FolioTree::Mark::dirty) == 0) cache_.link_dirty(*this);
-    folios_.set(FolioTree::Mark::dirty, folio.index);
+    if (folios_.count(FolioTree::Tag::dirty) == 0) cache_.link_dirty(*this);
+    folios_.set(FolioTree::Tag::dirty, folio.index);
     cache_.account_dirty(folio_size());
 }
 
 void FileCache::erase_dirty(Folio& folio) {
-    folios_.clear(FolioTree::Mark::dirty, folio.index);
-    if (folios_.count(FolioTree::Mark::dirty) == 0) cache_.unlink_dirty(*this);
+    folios_.clear(FolioTree::Tag::dirty, folio.index);
+    if (folios_.count(FolioTree::Tag::dirty) == 0) cache_.unlink_dirty(*this);
     cache_.account_dirty(-static_cast<std::int64_t>(folio_size()));
 }
 
@@ -179,21 +179,21 @@ void FileCache::begin_writeback(LockedFolio& folio, SourceLocation where) {
     MutexLock guard(tree_lock_, where);
     note_held(writeback_of(*folio), where);
     folio->writeback = true;
-    folio->writing = std::exchange(folio->dirty, 0);
-    cache_.account_being_written(cache_.folio_size());
-    folios_.set(FolioTree::Mark::writeback, folio->index);
-    if (folio->writing) erase_dirty(*folio);
+    folio->writeback_blocks = std::exchange(folio->dirty, 0);
+    cache_.account_writeback(cache_.folio_size());
+    folios_.set(FolioTree::Tag::writeback, folio->index);
+    if (folio->writeback_blocks) erase_dirty(*folio);
 }
 
 void FileCache::end_writeback(std::span<Folio* const> folios) {
     MutexLock guard(tree_lock_);
     for (Folio* folio : folios) {
-        note_given_up(&folio->writeback);
+        note_released(&folio->writeback);
         folio->writeback = false;
-        folio->writing = 0;
-        folios_.clear(FolioTree::Mark::writeback, folio->index);
+        folio->writeback_blocks = 0;
+        folios_.clear(FolioTree::Tag::writeback, folio->index);
     }
-    cache_.account_being_written(-static_cast<std::int64_t>(folios.size() * cache_.folio_size()));
+    cache_.account_writeback(-static_cast<std::int64_t>(folios.size() * cache_.folio_size()));
     changed_.notify_all();
 }
 
@@ -201,11 +201,11 @@ void FileCache::fail_writeback(Folio& folio, BlockMask blocks) {
     MutexLock guard(tree_lock_);
     if (!folio.dirty) insert_dirty(folio);
     folio.dirty |= blocks;
-    note_given_up(&folio.writeback);
+    note_released(&folio.writeback);
     folio.writeback = false;
-    folio.writing = 0;
-    cache_.account_being_written(-std::int64_t{cache_.folio_size()});
-    folios_.clear(FolioTree::Mark::writeback, folio.index);
+    folio.writeback_blocks = 0;
+    cache_.account_writeback(-std::int64_t{cache_.folio_size()});
+    folios_.clear(FolioTree::Tag::writeback, folio.index);
     changed_.notify_all();
 }
 
@@ -220,9 +220,9 @@ void FileCache::unpin(Folio& folio) {
     changed_.notify_all();
 }
 
-void FileCache::drop(LockedFolio&& folio) {
+void FileCache::remove(LockedFolio&& folio) {
     // Stores end before the last bytes are looked at.
-    protect(folio);
+    write_protect(folio);
     if (folio->owner) folio->owner->detach(*folio);
     clear_dirty(folio, ~BlockMask{0});
     Folio* raw = std::exchange(folio.folio_, nullptr);
@@ -237,12 +237,12 @@ void FileCache::destroy(Folio& folio) {
     // Once the lock is given up, whoever removes the file's folios may be done with the file.
     PageCache& cache = cache_;
     // While the folio is known and locked: memory that went later could be that of the next folio at this index.
-    if (folio.in_client_memory) client_maps()->release_memory(folio.index);
+    if (folio.in_client_memory) client_maps()->release_folio_memory(folio.index);
     std::unique_ptr<Folio> owned;
     {
         MutexLock guard(tree_lock_);
-        note_given_up(&folio);
-        owned = folios_.take(folio.index);
+        note_released(&folio);
+        owned = folios_.remove(folio.index);
         changed_.notify_all();
     }
     if (owned->in_client_memory) cache.account_client_memory(-std::int64_t{cache.folio_size()});
@@ -251,7 +251,7 @@ void FileCache::destroy(Folio& folio) {
 
 bool FileCache::try_reclaim(Folio& folio) {
     if (!tree_lock_.try_lock()) return false;
-    const bool can = !folio.locked && !folio.writeback && !folio.pins && !folio.dirty && !folio.journaled.load();
+    const bool can = !folio.locked && !folio.writeback && !folio.pins && !folio.dirty && !folio.journaled_blocks.load();
     if (can) {
         note_held(holdable(folio), SourceLocation::current());
         folio.locked = true;
@@ -262,14 +262,14 @@ bool FileCache::try_reclaim(Folio& folio) {
 
 // Clean, so its maps cannot store: they lose it with its memory.
 void FileCache::destroy_reclaimed(Folio& folio) {
-    if (folio.ahead) in_vain_turn_.store(folio.ahead, std::memory_order_relaxed);
+    if (folio.readahead_generation) wasted_generation_.store(folio.readahead_generation, std::memory_order_relaxed);
     destroy(folio);
 }
 
-bool FileCache::take_read_in_vain() {
-    std::uint32_t turn = in_vain_turn_.load(std::memory_order_relaxed);
-    return turn == ahead_turn_.load(std::memory_order_relaxed) &&
-           ahead_turn_.compare_exchange_strong(turn, std::max(turn + 1, 1U), std::memory_order_relaxed);
+bool FileCache::take_wasted_readahead() {
+    std::uint32_t turn = wasted_generation_.load(std::memory_order_relaxed);
+    return turn == readahead_generation_.load(std::memory_order_relaxed) &&
+           readahead_generation_.compare_exchange_strong(turn, std::max(turn + 1, 1U), std::memory_order_relaxed);
 }
 
 void FileCache::set_client_maps(ClientMapsHook* hook) {
@@ -278,51 +278,51 @@ void FileCache::set_client_maps(ClientMapsHook* hook) {
     client_maps_.store(hook, std::memory_order_release);
 }
 
-void FileCache::protect(LockedFolio& folio) {
+void FileCache::write_protect(LockedFolio& folio) {
     ClientMapsHook* maps = client_maps();
-    if (folio->mapped && maps) maps->protect(folio->index * folio_size(), folio_size());
+    if (folio->mapped && maps) maps->write_protect(folio->index * folio_size(), folio_size());
 }
 
 std::optional<std::uint64_t> FileCache::next_dirty(std::uint64_t from) const {
     MutexLock guard(tree_lock_);
-    return folios_.next(FolioTree::Mark::dirty, from);
+    return folios_.next(FolioTree::Tag::dirty, from);
 }
 
 std::optional<std::uint64_t> FileCache::next_cached(std::uint64_t from) const {
     MutexLock guard(tree_lock_);
-    return folios_.next(FolioTree::Mark::present, from);
+    return folios_.next(FolioTree::Tag::present, from);
 }
 
-std::optional<std::uint64_t> FileCache::next_busy(std::uint64_t from) const {
+std::optional<std::uint64_t> FileCache::next_dirty_or_writeback(std::uint64_t from) const {
     MutexLock guard(tree_lock_);
-    const auto dirty = folios_.next(FolioTree::Mark::dirty, from);
-    const auto writing = folios_.next(FolioTree::Mark::writeback, from);
+    const auto dirty = folios_.next(FolioTree::Tag::dirty, from);
+    const auto writing = folios_.next(FolioTree::Tag::writeback, from);
     return dirty && writing ? std::min(*dirty, *writing) : dirty ? dirty : writing;
 }
 
 std::uint64_t FileCache::dirty_folios() const {
     MutexLock guard(tree_lock_);
-    return folios_.count(FolioTree::Mark::dirty);
+    return folios_.count(FolioTree::Tag::dirty);
 }
 
-std::uint64_t FileCache::unwritten_folios() const {
+std::uint64_t FileCache::dirty_or_writeback_folios() const {
     MutexLock guard(tree_lock_);
-    return folios_.count(FolioTree::Mark::dirty) + folios_.count(FolioTree::Mark::writeback);
+    return folios_.count(FolioTree::Tag::dirty) + folios_.count(FolioTree::Tag::writeback);
 }
 
 std::uint64_t FileCache::cached_folios() const {
     MutexLock guard(tree_lock_);
-    return folios_.count(FolioTree::Mark::present);
+    return folios_.count(FolioTree::Tag::present);
 }
 
-bool FileCache::has_unwritten() const {
+bool FileCache::has_dirty_or_writeback() const {
     MutexLock guard(tree_lock_);
-    return folios_.count(FolioTree::Mark::dirty) != 0 || folios_.count(FolioTree::Mark::writeback) != 0;
+    return folios_.count(FolioTree::Tag::dirty) != 0 || folios_.count(FolioTree::Tag::writeback) != 0;
 }
 
 // Reclaim takes clean folios, which count in neither.
-bool FileCache::has_unwritten_unshared() const {
-    return folios_.count(FolioTree::Mark::dirty) != 0 || folios_.count(FolioTree::Mark::writeback) != 0;
+bool FileCache::has_dirty_or_writeback_unlocked() const {
+    return folios_.count(FolioTree::Tag::dirty) != 0 || folios_.count(FolioTree::Tag::writeback) != 0;
 }
 
 void FileCache::remove(std::uint64_t first, std::uint64_t end, SourceLocation where) {
@@ -330,14 +330,14 @@ void FileCache::remove(std::uint64_t first, std::uint64_t end, SourceLocation wh
     for (;;) {
         {
             MutexLock guard(tree_lock_, where);
-            const auto next = folios_.next(FolioTree::Mark::present, index);
+            const auto next = folios_.next(FolioTree::Tag::present, index);
             if (!next || *next >= end) return;
             index = *next;
         }
         Result<LockedFolio> folio = lock(index, false, where);
         if (folio && *folio) {
             wait_for_writeback(*folio, where);
-            drop(std::move(*folio));
+            remove(std::move(*folio));
         }
         if (++index == 0) return;
     }

@@ -29,9 +29,9 @@ using BlockMask = std::uint64_t;  // one bit a block of the folio
 struct Folio;
 
 // Somebody above who needs a folio's bytes until a transaction has copied them.
-class FolioOwner {
+class JournaledFolioOwner {
 public:
-    virtual ~FolioOwner() = default;
+    virtual ~JournaledFolioOwner() = default;
     // The folio goes (it is locked): keep a copy of what is still needed.
     virtual void detach(Folio& folio) = 0;
 };
@@ -42,17 +42,17 @@ struct Folio {
     std::byte* data = nullptr;
     // Guarded by the folio's lock:
     BlockMask uptodate = 0, dirty = 0;
-    BlockMask lost = 0;                   // their memory went while they were written: read anew when that is over
-    std::shared_ptr<FolioOwner> owner;    // of the journaled blocks
-    std::atomic<BlockMask> journaled{0};  // blocks that the running transaction owns; cleared by the commit
-    std::uint32_t ahead = 0;              // the turn in which it was read ahead; 0: it was not, or was locked since
+    BlockMask lost_blocks = 0;                   // their memory went while they were written: read anew when that is over
+    std::shared_ptr<JournaledFolioOwner> owner;    // of the journaled blocks
+    std::atomic<BlockMask> journaled_blocks{0};  // blocks that the running transaction owns; cleared by the commit
+    std::uint32_t readahead_generation = 0;              // the turn in which it was read ahead; 0: it was not, or was locked since
     std::atomic<bool> mapped = false;     // client maps may show it; set under the lock, seen by commits without it
     // Guarded by the file's tree lock:
     bool locked = false, writeback = false;
-    BlockMask writing = 0;          // blocks on their way to the device
+    BlockMask writeback_blocks = 0;          // blocks on their way to the device
     std::uint32_t pins = 0;         // keeps it cached (transaction, I/O)
     bool in_client_memory = false;  // data belongs to the client maps' memory
-    std::atomic<bool> used{false};  // second chance of reclaim
+    std::atomic<bool> referenced{false};  // second chance of reclaim
     Folio* older = nullptr;         // reclaim's list
     Folio* newer = nullptr;
 };
@@ -72,27 +72,27 @@ public:
 
 private:
     friend class FileCache;
-    friend class LockedRun;
+    friend class LockedFolioRange;
     explicit LockedFolio(Folio* folio);
     Folio* folio_ = nullptr;
 };
 
 // The same of some that follow each other.
-class LockedRun {
+class LockedFolioRange {
 public:
-    static constexpr std::size_t most = 256;
-    static constexpr std::size_t most_for_change = 16;
-    LockedRun() {}  // leaves the places as they are
-    LockedRun(LockedRun&& other) noexcept;
-    LockedRun& operator=(LockedRun&&) = delete;
-    ~LockedRun() { unlock(); }
+    static constexpr std::size_t max_folios = 256;
+    static constexpr std::size_t max_folios_for_change = 16;
+    LockedFolioRange() {}  // leaves the places as they are
+    LockedFolioRange(LockedFolioRange&& other) noexcept;
+    LockedFolioRange& operator=(LockedFolioRange&&) = delete;
+    ~LockedFolioRange() { unlock(); }
     std::span<Folio* const> folios() const { return {folios_.data(), count_}; }
     std::size_t size() const { return count_; }
     void unlock();
 
 private:
     friend class FileCache;
-    std::array<Folio*, most> folios_;  // the first `count_`
+    std::array<Folio*, max_folios> folios_;  // the first `count_`
     std::size_t count_ = 0;
 };
 
@@ -102,18 +102,18 @@ class ClientMapsHook {
 public:
     virtual ~ClientMapsHook() = default;
     // Stores fault again from now on. Called with the folio locked, under writeback, or owned by a commit.
-    virtual void protect(std::uint64_t offset, std::uint64_t length) = 0;
+    virtual void write_protect(std::uint64_t offset, std::uint64_t length) = 0;
     // Memory for a new folio, which client maps can show; what it holds is undefined. Under the file's tree lock.
-    virtual Result<std::byte*> memory(std::uint64_t index) = 0;
+    virtual Result<std::byte*> folio_memory(std::uint64_t index) = 0;
     // The folio goes: its memory is given back, and every access faults again. The folio is locked and still known.
-    virtual void release_memory(std::uint64_t index) = 0;
+    virtual void release_folio_memory(std::uint64_t index) = 0;
     // Pages of the folio whose memory is gone, one bit each: programs can throw away what a map shows (MADV_REMOVE).
     // The folio is locked.
-    virtual std::uint64_t lost(std::uint64_t index) = 0;
+    virtual std::uint64_t lost_blocks(std::uint64_t index) = 0;
     // The file is about to have at least this size: maps reach so far.
     virtual void extend(std::uint64_t size) = 0;
     // It is about to have only this size; its folios beyond are gone. Accesses beyond are refused.
-    virtual void cut(std::uint64_t size) = 0;
+    virtual void truncate(std::uint64_t size) = 0;
 };
 
 class FileCache {
@@ -139,14 +139,14 @@ public:
                                         SourceLocation where = SourceLocation::current());
     // The folios from `index` on, made where there are none; at least the first, for which it waits, and at most
     // `count` (or LockedRun::most_for_change): the run ends at one that is locked by somebody or under writeback.
-    Result<LockedRun> lock_run_for_change(std::uint64_t index, std::size_t count,
+    Result<LockedFolioRange> lock_range_for_change(std::uint64_t index, std::size_t count,
                                           SourceLocation where = SourceLocation::current());
     // For a reader: the folios from `index` on that are there and up to date, at most `count` (or most_for_change).
     // None where the first is not so, is locked by somebody, or lies in the clients' memory. Waits for nobody.
-    LockedRun lock_full_run(std::uint64_t index, std::size_t count, SourceLocation where = SourceLocation::current());
+    LockedFolioRange lock_uptodate_range(std::uint64_t index, std::size_t count, SourceLocation where = SourceLocation::current());
     // New folios from `index` on, locked, with nothing up to date: at most `count` (or LockedRun::most), and none where
     // there is one already. Waits for nobody. ENOMEM.
-    Result<LockedRun> make_run(std::uint64_t index, std::size_t count,
+    Result<LockedFolioRange> add_locked_range(std::uint64_t index, std::size_t count,
                                SourceLocation where = SourceLocation::current());
     void wait_for_writeback(LockedFolio& folio, SourceLocation where = SourceLocation::current());
     // Waits for the writeback of every folio in [first, end).
@@ -154,7 +154,7 @@ public:
 
     // ---- states; the folio is locked
     void mark_dirty(LockedFolio& folio, BlockMask blocks);
-    void mark_dirty(LockedRun& run, BlockMask blocks);  // the same blocks of each
+    void mark_dirty(LockedFolioRange& run, BlockMask blocks);  // the same blocks of each
     void clear_dirty(LockedFolio& folio, BlockMask blocks);
     // Of its dirty blocks, which are clean from now on.
     void begin_writeback(LockedFolio& folio, SourceLocation where = SourceLocation::current());
@@ -162,25 +162,25 @@ public:
     void end_writeback(std::span<Folio* const> folios);
     // Its writeback failed: these blocks are dirty again.
     void fail_writeback(Folio& folio, BlockMask blocks);
-    void drop(LockedFolio&& folio);  // removed from the cache, dirty or not; its writeback has ended
+    void remove(LockedFolio&& folio);  // removed from the cache, dirty or not; its writeback has ended
     void pin(LockedFolio& folio);
     void unpin(Folio& folio);
 
     // ---- looking around; answers may be stale at once unless a lock of the caller's prevents it
     std::optional<std::uint64_t> next_dirty(std::uint64_t from) const;  // index of the first dirty folio >= from
     std::optional<std::uint64_t> next_cached(std::uint64_t from) const;
-    std::optional<std::uint64_t> next_busy(std::uint64_t from) const;  // dirty, journaled or under writeback
+    std::optional<std::uint64_t> next_dirty_or_writeback(std::uint64_t from) const;  // dirty, journaled or under writeback
     std::uint64_t dirty_folios() const;
-    std::uint64_t unwritten_folios() const;  // dirty and under writeback; what is both counts twice
+    std::uint64_t dirty_or_writeback_folios() const;  // dirty and under writeback; what is both counts twice
     std::uint64_t cached_folios() const;
-    bool has_unwritten() const;  // something is dirty or under writeback
+    bool has_dirty_or_writeback() const;  // something is dirty or under writeback
     // The same without the lock: no other thread has the file, though the cache may reclaim its folios.
-    bool has_unwritten_unshared() const;
+    bool has_dirty_or_writeback_unlocked() const;
     // Read ahead, for nobody yet: a locked one.
-    void mark_ahead(Folio& folio) const { folio.ahead = ahead_turn_.load(std::memory_order_relaxed); }
+    void mark_readahead(Folio& folio) const { folio.readahead_generation = readahead_generation_.load(std::memory_order_relaxed); }
     // Folios read ahead were reclaimed before anybody used them. Those read before somebody was told so do not count:
     // they were too many then already.
-    bool take_read_in_vain();
+    bool take_wasted_readahead();
 
     // Removes every folio in [first, end) (waits for locks and writeback). Invalidate exclusive, or at eviction.
     void remove(std::uint64_t first, std::uint64_t end, SourceLocation where = SourceLocation::current());
@@ -189,19 +189,19 @@ public:
     void set_client_maps(ClientMapsHook* hook);
     ClientMapsHook* client_maps() const { return client_maps_.load(std::memory_order_acquire); }
     // Stores through client maps fault again; the folio is locked.
-    void protect(LockedFolio& folio);
+    void write_protect(LockedFolio& folio);
 
 private:
     friend class LockedFolio;
-    friend class LockedRun;
+    friend class LockedFolioRange;
     friend class PageCache;
-    Result<Folio*> make(std::uint64_t index);
-    Result<std::size_t> make_some(std::uint64_t index, std::span<Folio*> made);
-    Holdable holdable(const Folio& folio) const;
-    Holdable writeback_of(const Folio& folio) const;
+    Result<Folio*> add_folio(std::uint64_t index);
+    Result<std::size_t> add_folios(std::uint64_t index, std::span<Folio*> made);
+    HeldResource holdable(const Folio& folio) const;
+    HeldResource writeback_of(const Folio& folio) const;
     void note_locked(Folio& folio, SourceLocation where);
     void unlock(std::span<Folio* const> folios);
-    void notice_lost_memory(Folio& folio, BlockMask writing);
+    void update_lost_blocks(Folio& folio, BlockMask writing);
     void insert_dirty(Folio& folio);
     void erase_dirty(Folio& folio);
     bool try_reclaim(Folio& folio);
@@ -213,15 +213,15 @@ private:
     CondVar changed_{"folio"};                                       // a folio was unlocked, or its writeback ended
     FolioTree folios_;
     std::atomic<ClientMapsHook*> client_maps_{nullptr};
-    std::atomic<std::uint32_t> ahead_turn_{1}, in_vain_turn_{0};
-    struct InDirtyRow {
+    std::atomic<std::uint32_t> readahead_generation_{1}, wasted_generation_{0};
+    struct DirtyListEntry {
         std::uint64_t order;
         std::uint64_t since = 0;  // PageCache::DirtyFile
-        bool is_there = false;
-        InDirtyRow* older = nullptr;
-        InDirtyRow* newer = nullptr;
+        bool is_listed = false;
+        DirtyListEntry* older = nullptr;
+        DirtyListEntry* newer = nullptr;
     };
-    InDirtyRow in_dirty_row_;  // of the cache
+    DirtyListEntry dirty_list_entry_;  // of the cache
 };
 
 }  // namespace uext4

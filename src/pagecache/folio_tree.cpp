@@ -15,7 +15,7 @@ struct FolioTree::Node {
     Node(const Node&) = delete;
     ~Node() {
         if (shift == 0) return;
-        for (std::uint16_t bits = of(Mark::present); bits; bits &= static_cast<std::uint16_t>(bits - 1))
+        for (std::uint16_t bits = of(Tag::present); bits; bits &= static_cast<std::uint16_t>(bits - 1))
             delete places[static_cast<unsigned>(std::countr_zero(bits))].node;
     }
 
@@ -25,16 +25,16 @@ struct FolioTree::Node {
         const unsigned above = shift + node_bits;
         return above >= 64 || index >> above == first >> above;
     }
-    std::uint16_t& of(Mark mark) { return marks[static_cast<std::size_t>(mark)]; }
-    std::uint16_t of(Mark mark) const { return marks[static_cast<std::size_t>(mark)]; }
-    bool has(Mark mark, std::uint64_t index) const { return (of(mark) & bit_of(index)) != 0; }
+    std::uint16_t& of(Tag mark) { return marks[static_cast<std::size_t>(mark)]; }
+    std::uint16_t of(Tag mark) const { return marks[static_cast<std::size_t>(mark)]; }
+    bool has(Tag mark, std::uint64_t index) const { return (of(mark) & bit_of(index)) != 0; }
     // Takes the node below over, with its marks.
     void put(Node* node) {
         node->parent = this;
         places[place_of(node->first)].node = node;
         for (std::size_t mark = 0; mark < mark_count; ++mark)
             if (node->marks[mark]) marks[mark] |= bit_of(node->first);
-        of(Mark::present) |= bit_of(node->first);
+        of(Tag::present) |= bit_of(node->first);
     }
 
     std::uint64_t first = 0;  // the index of its first place
@@ -56,7 +56,7 @@ FolioTree::Node* FolioTree::leaf_of(std::uint64_t index) const {
     Node* node = root_;
     if (!node || !node->covers(index)) return nullptr;
     while (node->shift != 0) {
-        if (!node->has(Mark::present, index)) return nullptr;
+        if (!node->has(Tag::present, index)) return nullptr;
         node = node->places[node->place_of(index)].node;
     }
     return last_leaf_ = node;
@@ -64,7 +64,7 @@ FolioTree::Node* FolioTree::leaf_of(std::uint64_t index) const {
 
 Folio* FolioTree::find(std::uint64_t index) const {
     const Node* leaf = leaf_of(index);
-    return leaf && leaf->has(Mark::present, index) ? leaf->places[leaf->place_of(index)].folio : nullptr;
+    return leaf && leaf->has(Tag::present, index) ? leaf->places[leaf->place_of(index)].folio : nullptr;
 }
 
 // Where memory runs out in the middle, the tree is higher than it has to be, or as it was.
@@ -77,7 +77,7 @@ FolioTree::Node& FolioTree::make_leaf(std::uint64_t index) {
         root_ = above.release();
     }
     Node* join = root_;
-    while (join && join->has(Mark::present, index)) join = join->places[join->place_of(index)].node;
+    while (join && join->has(Tag::present, index)) join = join->places[join->place_of(index)].node;
     while (join && below->shift + node_bits < join->shift) {
         auto above = std::make_unique<Node>(index, below->shift + node_bits);
         above->put(below.release());
@@ -94,22 +94,22 @@ Folio& FolioTree::add(std::unique_ptr<Folio> folio) {
     if (!leaf) leaf = last_leaf_ = &make_leaf(index);
     Folio& added = *folio;
     leaf->places[leaf->place_of(index)].folio = folio.release();
-    leaf->of(Mark::present) |= leaf->bit_of(index);
-    ++counts_[static_cast<std::size_t>(Mark::present)];
+    leaf->of(Tag::present) |= leaf->bit_of(index);
+    ++counts_[static_cast<std::size_t>(Tag::present)];
     return added;
 }
 
-std::unique_ptr<Folio> FolioTree::take(std::uint64_t index) {
+std::unique_ptr<Folio> FolioTree::remove(std::uint64_t index) {
     Node* node = leaf_of(index);
-    if (!node || !node->has(Mark::present, index)) return nullptr;
-    clear(Mark::dirty, index);
-    clear(Mark::writeback, index);
+    if (!node || !node->has(Tag::present, index)) return nullptr;
+    clear(Tag::dirty, index);
+    clear(Tag::writeback, index);
     std::unique_ptr<Folio> folio(node->places[node->place_of(index)].folio);
-    --counts_[static_cast<std::size_t>(Mark::present)];
+    --counts_[static_cast<std::size_t>(Tag::present)];
     // With it goes what has nothing below any more.
     for (;;) {
-        node->of(Mark::present) &= static_cast<std::uint16_t>(~node->bit_of(index));
-        if (node->of(Mark::present)) return folio;
+        node->of(Tag::present) &= static_cast<std::uint16_t>(~node->bit_of(index));
+        if (node->of(Tag::present)) return folio;
         if (node == last_leaf_) last_leaf_ = nullptr;
         Node* above = node->parent;
         delete node;
@@ -121,7 +121,7 @@ std::unique_ptr<Folio> FolioTree::take(std::uint64_t index) {
     }
 }
 
-void FolioTree::set(Mark mark, std::uint64_t index) {
+void FolioTree::set(Tag mark, std::uint64_t index) {
     Node* node = leaf_of(index);
     if (node->has(mark, index)) return;
     ++counts_[static_cast<std::size_t>(mark)];
@@ -131,7 +131,7 @@ void FolioTree::set(Mark mark, std::uint64_t index) {
     }
 }
 
-void FolioTree::clear(Mark mark, std::uint64_t index) {
+void FolioTree::clear(Tag mark, std::uint64_t index) {
     Node* node = leaf_of(index);
     if (!node->has(mark, index)) return;
     --counts_[static_cast<std::size_t>(mark)];
@@ -141,7 +141,7 @@ void FolioTree::clear(Mark mark, std::uint64_t index) {
     }
 }
 
-std::optional<std::uint64_t> FolioTree::next_below(const Node& node, Mark mark, std::uint64_t from) {
+std::optional<std::uint64_t> FolioTree::next_below(const Node& node, Tag mark, std::uint64_t from) {
     const std::uint16_t before = static_cast<std::uint16_t>(node.bit_of(from) - 1u);
     for (auto bits = static_cast<std::uint16_t>(node.of(mark) & ~before); bits;
          bits &= static_cast<std::uint16_t>(bits - 1)) {
@@ -153,7 +153,7 @@ std::optional<std::uint64_t> FolioTree::next_below(const Node& node, Mark mark, 
     return std::nullopt;
 }
 
-std::optional<std::uint64_t> FolioTree::next(Mark mark, std::uint64_t from) const {
+std::optional<std::uint64_t> FolioTree::next(Tag mark, std::uint64_t from) const {
     if (!root_ || (!root_->covers(from) && from > root_->first)) return std::nullopt;
     return next_below(*root_, mark, std::max(from, root_->first));
 }

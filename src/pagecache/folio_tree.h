@@ -15,7 +15,7 @@ struct Folio;
 
 class FolioTree {
 public:
-    enum class Mark : std::uint8_t { present, dirty, writeback };
+    enum class Tag : std::uint8_t { present, dirty, writeback };
 
     FolioTree() = default;
     ~FolioTree();  // empty
@@ -24,20 +24,20 @@ public:
     Folio* find(std::uint64_t index) const;
     // There is none at its index. Where memory runs out (std::bad_alloc) no folio has come.
     Folio& add(std::unique_ptr<Folio> folio);
-    std::unique_ptr<Folio> take(std::uint64_t index);  // with its marks; empty where there is none
+    std::unique_ptr<Folio> remove(std::uint64_t index);  // with its marks; empty where there is none
     // Of the folio at `index`, which is there.
-    void set(Mark mark, std::uint64_t index);
-    void clear(Mark mark, std::uint64_t index);
+    void set(Tag mark, std::uint64_t index);
+    void clear(Tag mark, std::uint64_t index);
     // The index of the first one at or after `from`.
-    std::optional<std::uint64_t> next(Mark mark, std::uint64_t from) const;
-    std::uint64_t count(Mark mark) const { return counts_[static_cast<std::size_t>(mark)]; }
+    std::optional<std::uint64_t> next(Tag mark, std::uint64_t from) const;
+    std::uint64_t count(Tag mark) const { return counts_[static_cast<std::size_t>(mark)]; }
 
 private:
     static constexpr unsigned node_bits = 4, fanout = 1u << node_bits, mark_count = 3;
     struct Node;
     Node* leaf_of(std::uint64_t index) const;
     Node& make_leaf(std::uint64_t index);
-    static std::optional<std::uint64_t> next_below(const Node& node, Mark mark, std::uint64_t from);
+    static std::optional<std::uint64_t> next_below(const Node& node, Tag mark, std::uint64_t from);
 
     Node* root_ = nullptr;
     mutable Node* last_leaf_ = nullptr;  // who goes through a file finds the next folio in it

@@ -11,7 +11,7 @@
 namespace uext4 {
 namespace {
 
-using Mark = FolioTree::Mark;
+using Mark = FolioTree::Tag;
 constexpr Mark marks[] = {Mark::present, Mark::dirty, Mark::writeback};
 
 struct Marked {
@@ -32,7 +32,7 @@ protected:
         model[index] = {};
     }
     void take(std::uint64_t index) {
-        const std::unique_ptr<Folio> folio = tree.take(index);
+        const std::unique_ptr<Folio> folio = tree.remove(index);
         ASSERT_EQ(folio != nullptr, model.erase(index) == 1);
         if (folio) {
             EXPECT_EQ(folio->index, index);

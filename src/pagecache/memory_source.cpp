@@ -42,7 +42,7 @@ bool has_word(std::string_view list, std::string_view word) {
 
 }  // namespace
 
-std::string SystemMemory::File::text() const {
+std::string SystemMemoryInfo::File::text() const {
     const int fd = kept >= 0 ? kept : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) return {};
     std::string all;
@@ -56,12 +56,12 @@ std::string SystemMemory::File::text() const {
     return all;
 }
 
-void SystemMemory::File::keep() {
+void SystemMemoryInfo::File::keep_open() {
     if (kept < 0) kept = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
 }
 
 // Nothing where it has no limit.
-std::optional<std::uint64_t> SystemMemory::Group::left() const {
+std::optional<std::uint64_t> SystemMemoryInfo::ControlGroup::available() const {
     std::optional<std::uint64_t> limit;
     for (const File& file : limits)
         if (const auto one = number_at(file.text())) limit = std::min(*one, limit.value_or(*one));
@@ -75,16 +75,16 @@ std::optional<std::uint64_t> SystemMemory::Group::left() const {
     return *limit - std::min(*limit, taken);
 }
 
-SystemMemory::SystemMemory(std::string proc, std::string cgroup) : machine_{proc + "/meminfo"} {
+SystemMemoryInfo::SystemMemoryInfo(std::string proc, std::string cgroup) : machine_{proc + "/meminfo"} {
     find_groups(proc, cgroup);
 }
 
-SystemMemory::~SystemMemory() {
+SystemMemoryInfo::~SystemMemoryInfo() {
     const auto end = [](const File& file) {
         if (file.kept >= 0) ::close(file.kept);
     };
     end(machine_);
-    for (const Group& group : groups_) {
+    for (const ControlGroup& group : groups_) {
         for (const File& file : group.limits) end(file);
         end(group.usage);
         end(group.statistics);
@@ -93,7 +93,7 @@ SystemMemory::~SystemMemory() {
 
 // /proc/self/cgroup has a line for each hierarchy: its number, its controllers, and the path of the process in it. In a
 // container that path may be the host's, which is not there: what is there of it counts, up to the root.
-void SystemMemory::find_groups(const std::string& proc, const std::string& cgroup) {
+void SystemMemoryInfo::find_groups(const std::string& proc, const std::string& cgroup) {
     const std::string all = File{proc + "/self/cgroup"}.text();
     for (std::string_view text = all; !text.empty();) {
         const std::string_view line = text.substr(0, text.find('\n'));
@@ -108,11 +108,11 @@ void SystemMemory::find_groups(const std::string& proc, const std::string& cgrou
         while (!path.empty() && path.back() == '/') path.pop_back();
         for (;;) {
             const std::string folder = root + path + "/";
-            Group group = old ? Group{{{folder + "memory.limit_in_bytes"}},
+            ControlGroup group = old ? ControlGroup{{{folder + "memory.limit_in_bytes"}},
                                       {folder + "memory.usage_in_bytes"},
                                       {folder + "memory.stat"},
                                       "total_inactive_file"}
-                              : Group{{{folder + "memory.max"}, {folder + "memory.high"}},
+                              : ControlGroup{{{folder + "memory.max"}, {folder + "memory.high"}},
                                       {folder + "memory.current"},
                                       {folder + "memory.stat"},
                                       "inactive_file"};
@@ -123,20 +123,20 @@ void SystemMemory::find_groups(const std::string& proc, const std::string& cgrou
     }
 }
 
-std::optional<std::uint64_t> SystemMemory::available() {
+std::optional<std::uint64_t> SystemMemoryInfo::available() {
     std::optional<std::uint64_t> least;
     if (const auto kilobytes = field(machine_.text(), "MemAvailable:")) least = *kilobytes << 10;
-    for (const Group& group : groups_)
-        if (const auto left = group.left()) least = std::min(*left, least.value_or(*left));
+    for (const ControlGroup& group : groups_)
+        if (const auto left = group.available()) least = std::min(*left, least.value_or(*left));
     return least;
 }
 
-void SystemMemory::keep_open() {
-    machine_.keep();
-    for (Group& group : groups_) {
-        for (File& file : group.limits) file.keep();
-        group.usage.keep();
-        group.statistics.keep();
+void SystemMemoryInfo::keep_files_open() {
+    machine_.keep_open();
+    for (ControlGroup& group : groups_) {
+        for (File& file : group.limits) file.keep_open();
+        group.usage.keep_open();
+        group.statistics.keep_open();
     }
 }
 

@@ -10,23 +10,23 @@
 
 namespace uext4 {
 
-class MemorySource {
+class MemoryInfo {
 public:
-    virtual ~MemorySource() = default;
+    virtual ~MemoryInfo() = default;
     // Bytes; nothing where it is not known.
     virtual std::optional<std::uint64_t> available() = 0;
     // From now on no file can be opened: keep those that are needed open.
-    virtual void keep_open() {}
+    virtual void keep_files_open() {}
 };
 
 // From the files of the kernel. `proc` and `cgroup`: where they are; tests have files of their own.
-class SystemMemory : public MemorySource {
+class SystemMemoryInfo : public MemoryInfo {
 public:
-    explicit SystemMemory(std::string proc = "/proc", std::string cgroup = "/sys/fs/cgroup");
-    ~SystemMemory() override;
-    SystemMemory(const SystemMemory&) = delete;
+    explicit SystemMemoryInfo(std::string proc = "/proc", std::string cgroup = "/sys/fs/cgroup");
+    ~SystemMemoryInfo() override;
+    SystemMemoryInfo(const SystemMemoryInfo&) = delete;
     std::optional<std::uint64_t> available() override;
-    void keep_open() override;
+    void keep_files_open() override;
 
 private:
     // One file, read anew each time, from its start.
@@ -34,19 +34,19 @@ private:
         std::string path;
         int kept = -1;  // open for good
         std::string text() const;
-        void keep();
+        void keep_open();
     };
     // One control group, or one above it.
-    struct Group {
+    struct ControlGroup {
         std::vector<File> limits;  // the smallest counts
         File usage, statistics;
         std::string reclaimable;  // the field of `statistics`: bytes that the kernel gives up before it fails
-        std::optional<std::uint64_t> left() const;
+        std::optional<std::uint64_t> available() const;
     };
     void find_groups(const std::string& proc, const std::string& cgroup);
 
     File machine_;
-    std::vector<Group> groups_;
+    std::vector<ControlGroup> groups_;
 };
 
 }  // namespace uext4

@@ -27,7 +27,7 @@ protected:
         std::ofstream(path) << text;
     }
     std::optional<std::uint64_t> available() {
-        return SystemMemory((top / "proc").string(), (top / "cgroup").string()).available();
+        return SystemMemoryInfo((top / "proc").string(), (top / "cgroup").string()).available();
     }
 
     std::filesystem::path top;
@@ -92,8 +92,8 @@ TEST_F(Memory, IsReadFromFilesThatWereKeptOpen) {
     put("proc/self/cgroup", "0::/one\n");
     put("cgroup/one/memory.max", std::to_string(900 * mib));
     put("cgroup/one/memory.current", "0");
-    SystemMemory memory((top / "proc").string(), (top / "cgroup").string());
-    memory.keep_open();
+    SystemMemoryInfo memory((top / "proc").string(), (top / "cgroup").string());
+    memory.keep_files_open();
     put("cgroup/one/memory.current", std::to_string(500 * mib));  // the same file
     std::filesystem::rename(top / "proc", top / "gone");
     std::filesystem::rename(top / "cgroup", top / "gone2");

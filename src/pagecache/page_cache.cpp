@@ -32,9 +32,9 @@ std::uint64_t steady_milliseconds() {
 
 // Memory in chunks whose addresses are kept until the cache goes, the list of folios in the order of their use, and the
 // row of files that have dirty ones.
-struct PageCache::Arena {
+struct PageCache::State {
     template <class T>
-    struct Row {
+    struct List {
         T* oldest = nullptr;
         T* newest = nullptr;
 
@@ -64,14 +64,14 @@ struct PageCache::Arena {
     // The cache may be large: a chunk that goes as a whole may be a huge page when it is used again.
     bool grows = false;
     std::byte* populated = nullptr;  // how far the newest chunk has pages of the system's, or more
-    Row<Folio> row;
+    List<Folio> lru;
     std::uint64_t folios = 0;
     // What was used when all folios were looked at in vain, or less, if it was less since.
-    std::uint64_t used_in_vain = nothing_in_vain;
-    static constexpr std::uint64_t nothing_in_vain = ~std::uint64_t{0};
+    std::uint64_t unreclaimable = none_unreclaimable;
+    static constexpr std::uint64_t none_unreclaimable = ~std::uint64_t{0};
 
     Mutex dirty_lock{Rank::Leaf, "PageCache::dirty_files"};
-    Row<FileCache::InDirtyRow> dirty_files UEXT4_GUARDED_BY(dirty_lock);
+    List<FileCache::DirtyListEntry> dirty_files UEXT4_GUARDED_BY(dirty_lock);
 
     // The first use of a page costs a fault, unless it is given some at a time. Where that fails it costs a fault. A
     // huge page is there as a whole or not.
@@ -82,13 +82,13 @@ struct PageCache::Arena {
         populate_memory(memory, bytes);
         populated = memory + bytes;
     }
-    void keep_idle(std::uint64_t bytes, std::uint32_t folio_size) {
-        while (release_some(bytes / folio_size, folio_size)) {
+    void trim_idle(std::uint64_t bytes, std::uint32_t folio_size) {
+        while (release_batch(bytes / folio_size, folio_size)) {
         }
     }
     // Gives memory of free folios back to the system until so many are left, a part of them at a time: the lock is
     // everybody's. False where it is done.
-    bool release_some(std::size_t kept, std::uint32_t folio_size) {
+    bool release_batch(std::size_t kept, std::uint32_t folio_size) {
         constexpr std::size_t most_at_once = 65536;
         MutexLock guard(lock);
         if (free.size() <= kept) return false;
@@ -114,7 +114,7 @@ struct PageCache::Arena {
         return n;
     }
     // Some released folios are free again, with pages of the system's: a fault each would cost more.
-    void take_back_released(std::uint32_t folio_size) {
+    void repopulate_released(std::uint32_t folio_size) {
         const std::size_t most = std::max<std::size_t>(1, populated_bytes / folio_size), before = free.size();
         std::byte* const first = released.back();
         for (std::byte* next = first; free.size() - before < most && !released.empty(); next += folio_size) {
@@ -149,63 +149,63 @@ struct PageCache::Arena {
     // A small cache, and one of which little is used, take no more than they use.
     bool may_be_huge(std::uint64_t most) const { return most >= least_for_huge && !chunks.empty(); }
     void append(Folio& folio) {
-        row.append(folio);
+        lru.append(folio);
         ++folios;
     }
     void remove(Folio& folio) {
-        row.remove(folio);
+        lru.remove(folio);
         --folios;
     }
 };
 
 PageCache::PageCache(std::uint64_t most, std::uint32_t folio_size, std::uint32_t block_size)
-    : most_(most), folio_size_(folio_size), block_size_(block_size), arena_(std::make_unique<Arena>()) {}
+    : max_bytes_(most), folio_size_(folio_size), block_size_(block_size), arena_(std::make_unique<State>()) {}
 
 PageCache::~PageCache() {
-    for (const Arena::Chunk& chunk : arena_->chunks) unmap_memory_chunk(chunk.memory);
+    for (const State::Chunk& chunk : arena_->chunks) unmap_memory_chunk(chunk.memory);
 }
 
-void PageCache::set_flusher(std::function<void()> wake) { wake_ = std::move(wake); }
+void PageCache::set_flusher(std::function<void()> wake) { wake_flusher_ = std::move(wake); }
 
 void PageCache::wake_flusher() {
-    if (wake_) wake_();
+    if (wake_flusher_) wake_flusher_();
 }
 
-void PageCache::set_others(std::function<std::uint64_t()> bytes) { others_ = std::move(bytes); }
+void PageCache::set_other_users(std::function<std::uint64_t()> bytes) { other_users_ = std::move(bytes); }
 
 std::uint64_t PageCache::limit() const {
-    const std::uint64_t least = most_ / 4, most = budget_ ? std::max(least, budget_->most_for(used())) : most_;
-    return most - (others_ ? std::min(others_(), most - least) : 0);
+    const std::uint64_t least = max_bytes_ / 4, most = memory_limit_ ? std::max(least, memory_limit_->limit_for_cache(used_bytes())) : max_bytes_;
+    return most - (other_users_ ? std::min(other_users_(), most - least) : 0);
 }
 
-void PageCache::share(CacheBudget& budget) {
-    budget_ = &budget;
+void PageCache::join_memory_limit(CacheMemoryLimit& budget) {
+    memory_limit_ = &budget;
     arena_->grows = true;
-    budget.account(static_cast<std::int64_t>(used()));
-    budget.join(*this);
+    budget.account(static_cast<std::int64_t>(used_bytes()));
+    budget.add_cache(*this);
 }
 
-void PageCache::end_sharing() {
-    if (!budget_) return;
-    budget_->leave(*this);
-    budget_->account(-static_cast<std::int64_t>(used()));
-    budget_ = nullptr;
+void PageCache::leave_memory_limit() {
+    if (!memory_limit_) return;
+    memory_limit_->remove_cache(*this);
+    memory_limit_->account(-static_cast<std::int64_t>(used_bytes()));
+    memory_limit_ = nullptr;
 }
 
 Result<void> PageCache::allocate_memory(std::span<std::byte*> places) {
     MutexLock guard(arena_->lock);
     std::vector<std::byte*>& free = arena_->free;
     const std::vector<std::byte*>& released = arena_->released;
-    while (free.size() < places.size() && !released.empty()) arena_->take_back_released(folio_size_);
+    while (free.size() < places.size() && !released.empty()) arena_->repopulate_released(folio_size_);
     while (free.size() < places.size()) {
         arena_->reserve(arena_->chunks.size() + 1, folio_size_);
-        const bool huge = arena_->may_be_huge(most_);
-        std::byte* const prepared = budget_ && huge ? budget_->take_chunk() : nullptr;
+        const bool huge = arena_->may_be_huge(max_bytes_);
+        std::byte* const prepared = memory_limit_ && huge ? memory_limit_->take_populated_chunk() : nullptr;
         std::byte* const chunk = prepared ? prepared : map_memory_chunk();
         if (!chunk) return fail(ENOMEM, "page cache: no memory for {} bytes", chunk_bytes);
         if (huge && !prepared) allow_huge_page(chunk);
         arena_->chunks.insert(
-            std::ranges::upper_bound(arena_->chunks, chunk, std::less<const std::byte*>(), &Arena::Chunk::memory),
+            std::ranges::upper_bound(arena_->chunks, chunk, std::less<const std::byte*>(), &State::Chunk::memory),
             {.memory = chunk, .huge = huge});
         arena_->newest = chunk;
         arena_->populated = prepared ? chunk + chunk_bytes : chunk;
@@ -232,15 +232,15 @@ void PageCache::free_memory(std::byte* memory) {
 
 void PageCache::account_client_memory(std::int64_t bytes) {
     const std::uint64_t most = limit(), now = account_used(bytes);
-    if (bytes > 0) arena_->keep_idle(most > now ? most - now : 0, folio_size_);
+    if (bytes > 0) arena_->trim_idle(most > now ? most - now : 0, folio_size_);
 }
 
-void PageCache::give_back_idle() {
-    const std::uint64_t most = limit(), now = used(), room = most > now ? most - now : 0;
+void PageCache::release_idle_memory() {
+    const std::uint64_t most = limit(), now = used_bytes(), room = most > now ? most - now : 0;
     // What is idle for some seconds goes; a file that is written anew finds most of its memory again.
-    if (budget_)
-        return arena_->keep_idle(std::min(room, std::max(arena_->idle_bytes(folio_size_) / 2, most_ / 4)), folio_size_);
-    if (most != most_) arena_->keep_idle(room, folio_size_);
+    if (memory_limit_)
+        return arena_->trim_idle(std::min(room, std::max(arena_->idle_bytes(folio_size_) / 2, max_bytes_ / 4)), folio_size_);
+    if (most != max_bytes_) arena_->trim_idle(room, folio_size_);
 }
 
 void PageCache::link(std::span<Folio* const> folios) {
@@ -256,38 +256,38 @@ void PageCache::unlink(Folio& folio) {
 void PageCache::link_dirty(FileCache& file) {
     const std::uint64_t now = steady_milliseconds();
     MutexLock guard(arena_->dirty_lock);
-    file.in_dirty_row_.since = now;
-    file.in_dirty_row_.is_there = true;
-    arena_->dirty_files.append(file.in_dirty_row_);
+    file.dirty_list_entry_.since = now;
+    file.dirty_list_entry_.is_listed = true;
+    arena_->dirty_files.append(file.dirty_list_entry_);
 }
 
 void PageCache::unlink_dirty(FileCache& file) {
     MutexLock guard(arena_->dirty_lock);
-    file.in_dirty_row_.is_there = false;
-    arena_->dirty_files.remove(file.in_dirty_row_);
+    file.dirty_list_entry_.is_listed = false;
+    arena_->dirty_files.remove(file.dirty_list_entry_);
 }
 
-std::vector<PageCache::DirtyFile> PageCache::first_dirty_files(std::size_t most) {
+std::vector<PageCache::DirtyFile> PageCache::oldest_dirty_files(std::size_t most) {
     std::vector<DirtyFile> files;
     files.reserve(most);
     MutexLock guard(arena_->dirty_lock);
-    for (const FileCache::InDirtyRow* at = arena_->dirty_files.oldest; at && files.size() < most; at = at->newer)
+    for (const FileCache::DirtyListEntry* at = arena_->dirty_files.oldest; at && files.size() < most; at = at->newer)
         files.push_back({at->order, at->since});
     return files;
 }
 
-void PageCache::note_tried(FileCache& file) {
+void PageCache::requeue_dirty_file(FileCache& file) {
     const std::uint64_t now = steady_milliseconds();
     MutexLock guard(arena_->dirty_lock);
-    if (!file.in_dirty_row_.is_there) return;
-    arena_->dirty_files.remove(file.in_dirty_row_);
-    file.in_dirty_row_.since = now;
-    arena_->dirty_files.append(file.in_dirty_row_);
+    if (!file.dirty_list_entry_.is_listed) return;
+    arena_->dirty_files.remove(file.dirty_list_entry_);
+    file.dirty_list_entry_.since = now;
+    arena_->dirty_files.append(file.dirty_list_entry_);
 }
 
 std::optional<std::uint64_t> PageCache::next_dirty_file() {
     MutexLock guard(arena_->dirty_lock);
-    FileCache::InDirtyRow* first = arena_->dirty_files.oldest;
+    FileCache::DirtyListEntry* first = arena_->dirty_files.oldest;
     if (!first) return std::nullopt;
     arena_->dirty_files.remove(*first);
     arena_->dirty_files.append(*first);
@@ -295,12 +295,12 @@ std::optional<std::uint64_t> PageCache::next_dirty_file() {
 }
 
 std::uint64_t PageCache::reclaim() {
-    if (budget_ && budget_->is_due()) budget_->look();
-    return reclaim_own();
+    if (memory_limit_ && memory_limit_->needs_recheck()) memory_limit_->recheck();
+    return reclaim_local();
 }
 
 // Victims are locked under the list lock, so they cannot go away; what blocks happens after it is given up.
-std::uint64_t PageCache::reclaim_own() {
+std::uint64_t PageCache::reclaim_local() {
     std::uint64_t freed = 0;
     std::uint64_t looked_at = 0;
     while (is_above_limit()) {
@@ -308,37 +308,37 @@ std::uint64_t PageCache::reclaim_own() {
         std::size_t victims = 0;
         {
             MutexLock guard(arena_->lock);
-            std::uint64_t& in_vain = arena_->used_in_vain;
-            if (in_vain != Arena::nothing_in_vain) {
-                in_vain = std::min(in_vain, used());
-                if (used() < in_vain + step()) return freed;
+            std::uint64_t& in_vain = arena_->unreclaimable;
+            if (in_vain != State::none_unreclaimable) {
+                in_vain = std::min(in_vain, used_bytes());
+                if (used_bytes() < in_vain + reclaim_step()) return freed;
             }
             const std::uint64_t before = looked_at;
             const std::uint64_t budget = std::min<std::uint64_t>(arena_->folios, 4 * reclaim_batch);
             for (std::uint64_t n = 0; n < budget && victims < reclaim_batch; ++n) {
-                Folio* folio = arena_->row.oldest;
+                Folio* folio = arena_->lru.oldest;
                 if (!folio) break;
                 ++looked_at;
                 arena_->remove(*folio);
-                if (!folio->used.exchange(false) && folio->file->try_reclaim(*folio)) {
+                if (!folio->referenced.exchange(false) && folio->file->try_reclaim(*folio)) {
                     locked[victims++] = folio;
                     continue;
                 }
                 arena_->append(*folio);
             }
-            looked_at_.fetch_add(looked_at - before, std::memory_order_relaxed);
+            scanned_folios_.fetch_add(looked_at - before, std::memory_order_relaxed);
             // Also when others have taken all there are: they free them.
             if (victims == 0 && looked_at >= 2 * arena_->folios) {
-                in_vain = used();
+                in_vain = used_bytes();
                 return freed;
             }
-            if (victims != 0) in_vain = Arena::nothing_in_vain;
+            if (victims != 0) in_vain = State::none_unreclaimable;
         }
         for (Folio* folio : std::span(locked).first(victims)) {
             folio->file->destroy_reclaimed(*folio);
             freed += folio_size_;
         }
-        give_back_idle();
+        release_idle_memory();
     }
     return freed;
 }

@@ -43,7 +43,7 @@ class Reclaim : public testing::Test {
 protected:
     // A folio more, for which there is to be room, as who writes asks for it.
     void add(std::uint64_t index, bool dirty) {
-        if (cache.is_crowded()) cache.reclaim();
+        if (cache.needs_reclaim()) cache.reclaim();
         Result<LockedFolio> folio = file.lock(index, true);
         ASSERT_TRUE(folio && *folio);
         if (!dirty) return;
@@ -65,24 +65,24 @@ TEST_F(Reclaim, WhereNothingCanBeTakenIsNotLookedAtAnewForEachFolio) {
     constexpr std::uint64_t more = 1024;
     for (std::uint64_t i = 0; i < most + more; ++i) ASSERT_NO_FATAL_FAILURE(add(i, true));
     EXPECT_EQ(file.cached_folios(), most + more);
-    EXPECT_LE(cache.looked_at(), more * 256);
+    EXPECT_LE(cache.scanned_folios(), more * 256);
     for (std::uint64_t i = 0; i < most + more; ++i) ASSERT_NO_FATAL_FAILURE(clean(i));
     // Now all of it can.
     for (std::uint64_t i = 0; i < most; ++i) ASSERT_NO_FATAL_FAILURE(add(most + more + i, false));
-    EXPECT_LE(cache.used(), cache.limit() + size);
+    EXPECT_LE(cache.used_bytes(), cache.limit() + size);
 }
 
 TEST_F(Reclaim, KeepsNoMoreThanIsEnoughOfWhatIsWritten) {
     constexpr std::uint64_t enough = most / 2, dirty = most / 4 * 3;
-    cache.set_enough(enough * size);
+    cache.set_clean_limit(enough * size);
     for (std::uint64_t i = 0; i < most; ++i) ASSERT_NO_FATAL_FAILURE(add(i, false));
-    EXPECT_LE(cache.used(), (enough + 1) * size);
+    EXPECT_LE(cache.used_bytes(), (enough + 1) * size);
     // What is not written has all of the cache.
     for (std::uint64_t i = 0; i < dirty; ++i) ASSERT_NO_FATAL_FAILURE(add(most + i, true));
-    EXPECT_EQ(cache.dirty(), dirty * size);
+    EXPECT_EQ(cache.dirty_bytes(), dirty * size);
     for (std::uint64_t i = 0; i < dirty; ++i) ASSERT_NO_FATAL_FAILURE(clean(most + i));
     for (std::uint64_t i = 0; i < enough; ++i) ASSERT_NO_FATAL_FAILURE(add(2 * most + i, false));
-    EXPECT_LE(cache.used(), (enough + 1) * size);
+    EXPECT_LE(cache.used_bytes(), (enough + 1) * size);
 }
 
 // What was looked at in vain when more was used is not what there is now.
@@ -93,7 +93,7 @@ TEST_F(Reclaim, GoesByWhatIsUsedNow) {
     std::uint64_t most_used = 0;
     for (std::uint64_t i = 2 * most; i < 4 * most; ++i) {
         ASSERT_NO_FATAL_FAILURE(add(i, false));
-        most_used = std::max(most_used, cache.used());
+        most_used = std::max(most_used, cache.used_bytes());
     }
     EXPECT_LE(most_used, cache.limit() + cache.limit() / 32);
 }
@@ -103,23 +103,23 @@ TEST_F(Reclaim, GoesByWhatIsUsedNow) {
 TEST_F(Reclaim, LeavesWhatOthersHaveTaken) {
     std::uint64_t others = 0;
     PageCache shared(most * size, size, size);
-    shared.set_others([&others] { return others; });
+    shared.set_other_users([&others] { return others; });
     FileCache mine(shared, 7);
     const auto fill = [&](std::uint64_t from) {
         for (std::uint64_t i = from; i < from + 2 * most; ++i) {
-            if (shared.is_crowded()) shared.reclaim();
+            if (shared.needs_reclaim()) shared.reclaim();
             Result<LockedFolio> folio = mine.lock(i, true);
             ASSERT_TRUE(folio && *folio);
             (*folio)->data[0] = std::byte{1};
         }
     };
     ASSERT_NO_FATAL_FAILURE(fill(0));
-    EXPECT_GE(shared.used(), most * size / 2);
+    EXPECT_GE(shared.used_bytes(), most * size / 2);
     const std::uint64_t before = resident_bytes();
     others = most * size / 2;
     EXPECT_EQ(shared.limit(), most * size / 2);
     ASSERT_NO_FATAL_FAILURE(fill(2 * most));
-    EXPECT_LE(shared.used(), most * size / 2 + size);
+    EXPECT_LE(shared.used_bytes(), most * size / 2 + size);
     EXPECT_LE(resident_bytes(), before - most * size / 4);
     others = 100 * most * size;
     EXPECT_EQ(shared.limit(), most * size / 4);
@@ -128,10 +128,10 @@ TEST_F(Reclaim, LeavesWhatOthersHaveTaken) {
     others = 0;
     ASSERT_NO_FATAL_FAILURE(fill(4 * most));
     mine.remove(0, 6 * most);
-    EXPECT_EQ(shared.used(), 0U);
+    EXPECT_EQ(shared.used_bytes(), 0U);
     const std::uint64_t idle = resident_bytes();
     others = most * size;
-    shared.give_back_idle();
+    shared.release_idle_memory();
     EXPECT_LE(resident_bytes(), idle - most * size / 2);
 }
 
@@ -139,7 +139,7 @@ TEST_F(Reclaim, LeavesWhatOthersHaveTaken) {
 TEST_F(Reclaim, GivesBackNothingOfWhatMayBeAHugePage) {
     if (::access("/sys/kernel/mm/transparent_hugepage", F_OK) != 0) GTEST_SKIP() << "the kernel has no huge pages";
     std::uint64_t others = 0;
-    cache.set_others([&others] { return others; });
+    cache.set_other_users([&others] { return others; });
     std::vector<const std::byte*> some;
     for (std::uint64_t i = 0; i < most; ++i) {
         Result<LockedFolio> folio = file.lock(i, true);
@@ -151,10 +151,10 @@ TEST_F(Reclaim, GivesBackNothingOfWhatMayBeAHugePage) {
     };
     EXPECT_EQ(count(" hg"), 12) << "the first chunk of four has none: it may be all that is needed";
     file.remove(0, most);
-    cache.give_back_idle();
+    cache.release_idle_memory();
     EXPECT_EQ(count(" nh"), 0) << "nobody has taken anything";
     others = most * size;  // a quarter stays
-    cache.give_back_idle();
+    cache.release_idle_memory();
     EXPECT_GE(count(" nh"), 8);
     EXPECT_EQ(count(" hg") + count(" nh"), 12);
 }

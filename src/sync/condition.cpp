@@ -14,7 +14,7 @@ CondVar::~CondVar() {
         s->forget(this);
 }
 
-void CondVar::wait(Mutex& mutex, const Holdable& wanted, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
+void CondVar::wait(Mutex& mutex, const HeldResource& wanted, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
     if (Scheduler* s = scheduler_here()) [[unlikely]] {
         wait_scheduled(*s, mutex, wanted, nullptr, where);
         return;
@@ -51,7 +51,7 @@ bool CondVar::wait_for(Mutex& mutex, std::chrono::nanoseconds timeout,
 
 // Between the release of the mutex and the block no other managed thread runs, so no notification is missed; that is
 // why the release is not a scheduling point.
-bool CondVar::wait_scheduled(Scheduler& s, Mutex& mutex, const Holdable& wanted,
+bool CondVar::wait_scheduled(Scheduler& s, Mutex& mutex, const HeldResource& wanted,
                              const std::chrono::nanoseconds* timeout,
                              SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS {
     s.point(Point::Wait, this, name_, where);

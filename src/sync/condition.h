@@ -19,11 +19,11 @@ public:
     // Releases the mutex while waiting. The caller holds nothing inner to the mutex and, unless the mutex is of rank
     // Device (a wait for a device request), nothing else of rank Journal, Device or Leaf.
     void wait(Mutex& mutex, SourceLocation where = SourceLocation::current()) UEXT4_REQUIRES(mutex) {
-        wait(mutex, Holdable(), where);
+        wait(mutex, HeldResource(), where);
     }
 
     // The same where the condition stands for a lock: waits for what somebody holds (sync/holding.h, or with a rank).
-    void wait(Mutex& mutex, const Holdable& wanted, SourceLocation where = SourceLocation::current())
+    void wait(Mutex& mutex, const HeldResource& wanted, SourceLocation where = SourceLocation::current())
         UEXT4_REQUIRES(mutex);
 
     // False if the time has passed without a notification. Virtual time under a scheduler.
@@ -55,7 +55,7 @@ public:
     void notify_all(SourceLocation where = SourceLocation::current());
 
 private:
-    bool wait_scheduled(Scheduler& s, Mutex& mutex, const Holdable& wanted, const std::chrono::nanoseconds* timeout,
+    bool wait_scheduled(Scheduler& s, Mutex& mutex, const HeldResource& wanted, const std::chrono::nanoseconds* timeout,
                         SourceLocation where);
 
     std::condition_variable native_;

@@ -7,7 +7,7 @@
 
 namespace uext4 {
 
-struct Holdable {
+struct HeldResource {
     const void* address = nullptr;  // by which holder and waiter are found to mean the same; null: nobody holds it
     const char* name = "";
     std::optional<std::uint64_t> number{};  // which of those with the name

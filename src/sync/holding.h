@@ -12,15 +12,15 @@ namespace uext4 {
 #if UEXT4_CHECKS
 
 // The calling thread has it from now on.
-inline void note_held(const Holdable& what, std::source_location where) {
+inline void note_held(const HeldResource& what, std::source_location where) {
     if (Scheduler* s = scheduler_here()) [[unlikely]]
         s->held(what, where);
 }
 
 // Nobody has any more what is known by the address.
-inline void note_given_up(const void* address) {
+inline void note_released(const void* address) {
     if (Scheduler* s = scheduler_here()) [[unlikely]]
-        s->given_up(address);
+        s->released(address);
 }
 
 #else

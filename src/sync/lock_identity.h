@@ -25,8 +25,8 @@ public:
 
 protected:
     LockIdentity(Rank rank, const char* name, std::uint64_t order) : name_(name), order_(order), rank_(rank) {}
-    Holdable known_as(const void* address) const {
-        Holdable me{.address = address, .name = name_};
+    HeldResource known_as(const void* address) const {
+        HeldResource me{.address = address, .name = name_};
         if (order_ != 0) me.number = order_;
 #if UEXT4_CHECKS
         me.inode = inode_;

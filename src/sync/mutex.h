@@ -59,7 +59,7 @@ public:
     // Aborts (in checking builds) unless the calling thread holds the mutex.
     void assert_held(SourceLocation where = SourceLocation::current()) const UEXT4_ASSERT_CAPABILITY(this);
 
-    Holdable holdable() const { return known_as(this); }
+    HeldResource holdable() const { return known_as(this); }
 
 private:
     friend class CondVar;
@@ -99,7 +99,7 @@ public:
     void assert_held_shared(SourceLocation where = SourceLocation::current()) const
         UEXT4_ASSERT_SHARED_CAPABILITY(this);
 
-    Holdable holdable() const { return known_as(this); }
+    HeldResource holdable() const { return known_as(this); }
 
 private:
     void released(SourceLocation where);

@@ -118,7 +118,7 @@ void check_rank(Rank rank, const void* address, const char* name, std::uint64_t 
     }
 }
 
-void push_rank(Rank rank, const Holdable& what, std::uint64_t order, bool shared, std::source_location where) {
+void push_rank(Rank rank, const HeldResource& what, std::uint64_t order, bool shared, std::source_location where) {
     HeldStack& stack = held_stack;
     if (stack.count == held_limit)
         violation(fmt::format("more than {} locks held, now {}", held_limit,
@@ -175,8 +175,8 @@ void check_wait(Rank rank, const void* address, const char* name, std::source_lo
 
 }  // namespace rank_checker
 
-RanksApart::RanksApart() : before_(std::exchange(held_stack.apart, held_stack.count)) {}
-RanksApart::~RanksApart() { held_stack.apart = before_; }
+RankSuspension::RankSuspension() : before_(std::exchange(held_stack.apart, held_stack.count)) {}
+RankSuspension::~RankSuspension() { held_stack.apart = before_; }
 
 std::vector<HeldRank> held_ranks() { return {held_stack.entries(), held_stack.entries() + held_stack.count}; }
 
@@ -202,7 +202,7 @@ bool holds_rank(Rank) { return false; }
 
 #endif
 
-std::string Holdable::text() const {
+std::string HeldResource::text() const {
     std::string text = fmt::format("\"{}\"", name);
     if (number) text += fmt::format(" {}", *number);
     if (inode != 0) text += fmt::format(" of inode {}", inode);

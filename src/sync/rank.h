@@ -58,7 +58,7 @@ struct HeldRank {
     std::optional<std::uint64_t> number;
     std::uint64_t inode;
 
-    Holdable holdable() const { return {address, name, number, inode}; }
+    HeldResource holdable() const { return {address, name, number, inode}; }
 };
 
 // What the calling thread holds, in the order it was taken. Empty in builds without checks.
@@ -84,7 +84,7 @@ inline void assert_nothing_held_at_or_below(Rank, std::source_location = std::so
 namespace rank_checker {
 #if UEXT4_CHECKS
 void check_rank(Rank rank, const void* address, const char* name, std::uint64_t order, std::source_location where);
-void push_rank(Rank rank, const Holdable& what, std::uint64_t order, bool shared, std::source_location where);
+void push_rank(Rank rank, const HeldResource& what, std::uint64_t order, bool shared, std::source_location where);
 std::uint64_t pop_rank(Rank rank, const void* address);  // the order key it was pushed with
 bool is_held(const void* address);
 bool is_held_exclusive(const void* address);
@@ -104,17 +104,17 @@ inline void check_wait(Rank, const void*, const char*, std::source_location) {}
 
 // Around code of the program's, called in the middle of ours: it may use another file system, whose locks are asked for
 // as if nothing were held.
-class [[nodiscard]] RanksApart {
+class [[nodiscard]] RankSuspension {
 public:
 #if UEXT4_CHECKS
-    RanksApart();
-    ~RanksApart();
+    RankSuspension();
+    ~RankSuspension();
 #else
     RanksApart() {}
     ~RanksApart() {}
 #endif
-    RanksApart(const RanksApart&) = delete;
-    RanksApart& operator=(const RanksApart&) = delete;
+    RankSuspension(const RankSuspension&) = delete;
+    RankSuspension& operator=(const RankSuspension&) = delete;
 
 private:
     [[maybe_unused]] std::size_t before_ = 0;

@@ -50,11 +50,11 @@ public:
 
     // The calling thread cannot go on until wake(resource). Returns once it has been woken and chosen. `wanted` is what
     // it waits to be given up, for reports; without an address where it waits for a signal.
-    virtual void block(const void* resource, const char* what, const Holdable& wanted, std::source_location where) = 0;
+    virtual void block(const void* resource, const char* what, const HeldResource& wanted, std::source_location where) = 0;
 
     // As block(), but gives up when `timeout` of virtual time has passed: then false. Virtual time advances only when
     // nothing else can run, or as the scheduler decides.
-    virtual bool wait_timed(const void* resource, const char* what, const Holdable& wanted,
+    virtual bool wait_timed(const void* resource, const char* what, const HeldResource& wanted,
                             std::chrono::nanoseconds timeout, std::source_location where) = 0;
 
     // Makes all threads that are blocked on the resource runnable. Any thread may call; never switches.
@@ -76,8 +76,8 @@ public:
     virtual void thread_exiting(const void* thread) = 0;
 
     // What sync/holding.h tells. Never switches. Optional.
-    virtual void held(const Holdable& /*what*/, std::source_location /*where*/) {}
-    virtual void given_up(const void* /*address*/) {}
+    virtual void held(const HeldResource& /*what*/, std::source_location /*where*/) {}
+    virtual void released(const void* /*address*/) {}
 
     // An address is about to be reused by another object: forget what is known of the resource. Optional.
     virtual void forget(const void* /*resource*/) {}

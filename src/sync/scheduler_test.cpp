@@ -42,12 +42,12 @@ public:
         trace += self()->name + ":" + point_name(kind) + " ";
         pick_and_wait(guard);
     }
-    void block(const void* resource, const char*, const Holdable&, std::source_location) override {
+    void block(const void* resource, const char*, const HeldResource&, std::source_location) override {
         std::unique_lock guard(lock_);
         self()->waits_for = resource;
         pick_and_wait(guard);
     }
-    bool wait_timed(const void* resource, const char*, const Holdable&, std::chrono::nanoseconds timeout,
+    bool wait_timed(const void* resource, const char*, const HeldResource&, std::chrono::nanoseconds timeout,
                     std::source_location) override {
         std::unique_lock guard(lock_);
         self()->waits_for = resource;

@@ -67,7 +67,7 @@ Result<Thread> Thread::start(std::string name, std::function<void()> body, std::
     // The mask is inherited, so that no signal can arrive before the thread has set its own.
     int code = 0;
     {
-        const this_thread::SignalsWait wait;
+        const this_thread::SignalsBlocked wait;
         code = pthread_create(&state.native, nullptr, &Thread::run, &state);
     }
     if (code != 0) {
@@ -131,12 +131,12 @@ void sleep(std::chrono::nanoseconds duration, std::source_location where) {
 
 const char* name() { return current_name; }
 
-SignalsWait::SignalsWait() {
+SignalsBlocked::SignalsBlocked() {
     const sigset_t blocked = asynchronous_signals();
     pthread_sigmask(SIG_BLOCK, &blocked, &before_);
 }
 
-SignalsWait::~SignalsWait() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+SignalsBlocked::~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
 
 }  // namespace this_thread
 

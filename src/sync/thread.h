@@ -57,12 +57,12 @@ void sleep(std::chrono::nanoseconds duration, std::source_location where = std::
 const char* name();
 
 // While one lives, the thread takes no signal but those that report a fault of its own. Of threads that others created.
-class SignalsWait {
+class SignalsBlocked {
 public:
-    SignalsWait();
-    ~SignalsWait();
-    SignalsWait(const SignalsWait&) = delete;
-    SignalsWait& operator=(const SignalsWait&) = delete;
+    SignalsBlocked();
+    ~SignalsBlocked();
+    SignalsBlocked(const SignalsBlocked&) = delete;
+    SignalsBlocked& operator=(const SignalsBlocked&) = delete;
 
 private:
     sigset_t before_;

@@ -11,7 +11,7 @@
 
 namespace uext4 {
 
-class UnderWay {
+class PendingOperations {
 public:
     // A piece that the calling thread has begun; reports name it `name`. Its number.
     std::uint64_t begin(const char* name, std::source_location where) {
@@ -21,19 +21,19 @@ public:
     }
     void end(std::uint64_t number) {
         const auto it = pieces_.find(number);
-        note_given_up(known_as(*it).address);
+        note_released(known_as(*it).address);
         pieces_.erase(it);
     }
     std::uint64_t begun() const { return begun_; }  // the newest one's number
     // The oldest that is not over, if it is none that began after `last`.
-    std::optional<Holdable> oldest(std::uint64_t last) const {
+    std::optional<HeldResource> oldest(std::uint64_t last) const {
         if (pieces_.empty() || pieces_.begin()->first > last) return std::nullopt;
         return known_as(*pieces_.begin());
     }
 
 private:
     using Pieces = std::map<std::uint64_t, const char*>;
-    static Holdable known_as(const Pieces::value_type& piece) { return {&piece, piece.second, piece.first}; }
+    static HeldResource known_as(const Pieces::value_type& piece) { return {&piece, piece.second, piece.first}; }
 
     std::uint64_t begun_ = 0;
     Pieces pieces_;

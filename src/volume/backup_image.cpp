@@ -33,8 +33,8 @@ bool places_are_possible(const format::Geometry& g, const format::GroupDescView&
 
 }  // namespace
 
-Result<std::shared_ptr<BackupImage>> BackupImage::open(std::shared_ptr<BlockDevice> base, std::uint64_t kib) {
-    std::shared_ptr<BackupImage> out(new BackupImage(std::move(base)));
+Result<std::shared_ptr<BackupSuperDevice>> BackupSuperDevice::open(std::shared_ptr<BlockDevice> base, std::uint64_t kib) {
+    std::shared_ptr<BackupSuperDevice> out(new BackupSuperDevice(std::move(base)));
     BlockDevice& device = *out->base_;
     format::SuperBlock& super = out->super_;
     if (kib > device.size() / 1024 || device.size() - kib * 1024 < sizeof super)
@@ -57,13 +57,13 @@ Result<std::shared_ptr<BackupImage>> BackupImage::open(std::shared_ptr<BlockDevi
     return out;
 }
 
-Result<void> BackupImage::write(std::uint64_t, ConstBytes) {
+Result<void> BackupSuperDevice::write(std::uint64_t, ConstBytes) {
     return fail(EROFS, "{}: option sb= only reads", base_->name());
 }
 
-bool BackupImage::holds_super(BlockNr block) const { return block.value == primary_super_block(geometry_); }
+bool BackupSuperDevice::holds_super(BlockNr block) const { return block.value == primary_super_block(geometry_); }
 
-bool BackupImage::holds_descriptors(BlockNr block, GroupNr& first) const {
+bool BackupSuperDevice::holds_descriptors(BlockNr block, GroupNr& first) const {
     const format::Geometry& g = geometry_;
     const std::uint64_t from = primary_super_block(g) + 1;
     const std::uint64_t blocks = divide_up(std::uint64_t{g.group_count}, std::uint64_t{g.descs_per_block});
@@ -77,7 +77,7 @@ bool BackupImage::holds_descriptors(BlockNr block, GroupNr& first) const {
     return first.value / g.descs_per_block >= g.first_meta_bg && g.descriptor_place(first).block == block;
 }
 
-Result<void> BackupImage::read(std::uint64_t offset, Bytes out) {
+Result<void> BackupSuperDevice::read(std::uint64_t offset, Bytes out) {
     TRY(check_range(*this, "read", offset, out.size()));
     const std::uint64_t size = geometry_.block_size;
     std::vector<std::byte> whole;
@@ -108,46 +108,46 @@ Result<void> BackupImage::read(std::uint64_t offset, Bytes out) {
     return {};
 }
 
-Result<void> BackupImage::read_block(BlockNr block, Bytes out) {
+Result<void> BackupSuperDevice::read_block(BlockNr block, Bytes out) {
     return base_->read(block.value * geometry_.block_size, out);
 }
 
 // What else the block holds is boot code: where the device does not read it, it is zeros.
-Result<void> BackupImage::read_super_block(BlockNr block, Bytes out) {
+Result<void> BackupSuperDevice::read_super_block(BlockNr block, Bytes out) {
     if (!read_block(block, out)) std::ranges::fill(out, std::byte{});
     view_as<format::SuperBlock>(out, format::super_offset % geometry_.block_size) = super_;
     return {};
 }
 
-Result<void> BackupImage::read_descriptors(GroupNr first, Bytes out) {
+Result<void> BackupSuperDevice::read_descriptors(GroupNr first, Bytes out) {
     const format::Geometry& g = geometry_;
     const std::uint64_t number = first.value / g.descs_per_block;
     if (g.has_incompat(format::incompat::meta_bg) && number >= g.first_meta_bg) return read_meta_group(first, out);
     TRY(read_block(super_at_ + (1 + number), out));
-    bring_up_to_date(out, first);
+    rebuild_counts(out, first);
     return {};
 }
 
 // The first group of a meta group has the descriptors that a mount keeps; they are taken where they look sound. The
 // second group and the last one have copies.
-Result<void> BackupImage::read_meta_group(GroupNr first, Bytes out) {
+Result<void> BackupSuperDevice::read_meta_group(GroupNr first, Bytes out) {
     const format::Geometry& g = geometry_;
     Result<void> primary = read_block(g.descriptor_place(first).block, out);
-    if (primary && sound(out, first)) return {};
+    if (primary && is_sound(out, first)) return {};
     std::vector<std::byte> copy(out.size());
     for (const std::uint64_t in : {std::uint64_t{1}, std::uint64_t{g.descs_per_block} - 1}) {
         const GroupNr group(first.value + in);
         if (group.value >= g.group_count) continue;
-        if (!read_block(g.first_block(group) + (g.has_super_backup(group) ? 1 : 0), copy) || !sound(copy, first))
+        if (!read_block(g.first_block(group) + (g.has_super_backup(group) ? 1 : 0), copy) || !is_sound(copy, first))
             continue;
         std::ranges::copy(copy, out.begin());
-        bring_up_to_date(out, first);
+        rebuild_counts(out, first);
         return {};
     }
     return primary;  // as it is: the reader of a descriptor says what is wrong with it
 }
 
-bool BackupImage::sound(ConstBytes block, GroupNr first) const {
+bool BackupSuperDevice::is_sound(ConstBytes block, GroupNr first) const {
     const format::Geometry& g = geometry_;
     std::vector<std::byte> bytes(block.begin(), block.end());
     for (std::uint64_t i = 0; i < g.descs_per_block && first.value + i < g.group_count; ++i) {
@@ -157,16 +157,16 @@ bool BackupImage::sound(ConstBytes block, GroupNr first) const {
     return true;
 }
 
-Result<bool> BackupImage::descriptors_look_sound(GroupNr first) {
+Result<bool> BackupSuperDevice::descriptors_look_sound(GroupNr first) {
     std::vector<std::byte> block(geometry_.block_size);
     const std::uint64_t number = first.value / geometry_.descs_per_block;
     if (geometry_.has_incompat(format::incompat::meta_bg) && number >= geometry_.first_meta_bg)
         TRY(read_meta_group(first, block));
     else TRY(read_block(super_at_ + (1 + number), block));
-    return sound(block, first);
+    return is_sound(block, first);
 }
 
-void BackupImage::bring_up_to_date(Bytes block, GroupNr first) {
+void BackupSuperDevice::rebuild_counts(Bytes block, GroupNr first) {
     const format::Geometry& g = geometry_;
     for (std::uint64_t i = 0; i < g.descs_per_block && first.value + i < g.group_count; ++i) {
         const GroupNr group(first.value + i);
@@ -181,7 +181,7 @@ void BackupImage::bring_up_to_date(Bytes block, GroupNr first) {
 
 // Whether the bitmap of a group that the backup calls BLOCK_UNINIT has been written since. One that was not holds
 // anything, most often zeros: one that was has the group's own blocks and the bits behind its last cluster set.
-bool BackupImage::is_block_bitmap(ConstBytes bitmap, const format::GroupDescView& d, GroupNr group) const {
+bool BackupSuperDevice::is_block_bitmap(ConstBytes bitmap, const format::GroupDescView& d, GroupNr group) const {
     const format::Geometry& g = geometry_;
     const std::uint32_t clusters = g.clusters_in_group(group);
     if (!all_set(bitmap, clusters, g.block_size * 8)) return false;
@@ -196,7 +196,7 @@ bool BackupImage::is_block_bitmap(ConstBytes bitmap, const format::GroupDescView
            count_clear(bitmap, clusters) != clusters;
 }
 
-void BackupImage::count_blocks(format::GroupDescView& d, GroupNr group) {
+void BackupSuperDevice::count_blocks(format::GroupDescView& d, GroupNr group) {
     const format::Geometry& g = geometry_;
     std::vector<std::byte> bitmap(g.block_size);
     if (!read_block(d.block_bitmap(), bitmap)) return;
@@ -210,7 +210,7 @@ void BackupImage::count_blocks(format::GroupDescView& d, GroupNr group) {
     d.sum_block_bitmap(g, bitmap);
 }
 
-void BackupImage::count_inodes(format::GroupDescView& d) {
+void BackupSuperDevice::count_inodes(format::GroupDescView& d) {
     const format::Geometry& g = geometry_;
     std::vector<std::byte> bitmap(g.block_size);
     if (!read_block(d.inode_bitmap(), bitmap)) return;

@@ -13,10 +13,10 @@
 
 namespace uext4 {
 
-class BackupImage final : public BlockDevice {
+class BackupSuperDevice final : public BlockDevice {
 public:
     // `kib`: where the backup superblock lies, in units of 1 KiB. EINVAL, EUCLEAN say what is there instead.
-    static Result<std::shared_ptr<BackupImage>> open(std::shared_ptr<BlockDevice> base, std::uint64_t kib);
+    static Result<std::shared_ptr<BackupSuperDevice>> open(std::shared_ptr<BlockDevice> base, std::uint64_t kib);
 
     std::uint64_t size() const override { return base_->size(); }
     Result<void> read(std::uint64_t offset, Bytes out) override;
@@ -31,7 +31,7 @@ public:
     Result<bool> descriptors_look_sound(GroupNr first);
 
 private:
-    explicit BackupImage(std::shared_ptr<BlockDevice> base) : base_(std::move(base)) {}
+    explicit BackupSuperDevice(std::shared_ptr<BlockDevice> base) : base_(std::move(base)) {}
 
     bool holds_super(BlockNr block) const;
     bool holds_descriptors(BlockNr block, GroupNr& first) const;
@@ -39,8 +39,8 @@ private:
     Result<void> read_descriptors(GroupNr first, Bytes out);
     Result<void> read_meta_group(GroupNr first, Bytes out);
     Result<void> read_block(BlockNr block, Bytes out);
-    bool sound(ConstBytes block, GroupNr first) const;
-    void bring_up_to_date(Bytes block, GroupNr first);
+    bool is_sound(ConstBytes block, GroupNr first) const;
+    void rebuild_counts(Bytes block, GroupNr first);
     bool is_block_bitmap(ConstBytes bitmap, const format::GroupDescView& d, GroupNr group) const;
     void count_blocks(format::GroupDescView& d, GroupNr group);
     void count_inodes(format::GroupDescView& d);

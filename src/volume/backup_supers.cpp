@@ -18,7 +18,7 @@ constexpr std::size_t most_named = 3;
 
 // The place in units of 1 KiB is that of a backup by what the superblock there says.
 bool is_backup(const std::shared_ptr<BlockDevice>& device, std::uint64_t kib, std::uint32_t block_size) {
-    Result<std::shared_ptr<BackupImage>> image = BackupImage::open(device, kib);
+    Result<std::shared_ptr<BackupSuperDevice>> image = BackupSuperDevice::open(device, kib);
     if (!image) return false;
     const format::Geometry& g = (*image)->geometry();
     const BlockNr block(kib * 1024 / block_size);
@@ -33,8 +33,8 @@ bool is_backup(const std::shared_ptr<BlockDevice>& device, std::uint64_t kib, st
 
 }  // namespace
 
-std::vector<BackupSuper> find_backup_supers(const std::shared_ptr<BlockDevice>& device) {
-    std::vector<BackupSuper> out;
+std::vector<BackupSuperblock> find_backup_superblocks(const std::shared_ptr<BlockDevice>& device) {
+    std::vector<BackupSuperblock> out;
     for (std::uint32_t size = 1024; size <= largest_block; size *= 2) {
         for (const std::uint64_t ratio : cluster_ratios) {
             // With 1 KiB blocks, blocks count from 1, and with bigalloc from 0.
@@ -56,20 +56,20 @@ std::vector<BackupSuper> find_backup_supers(const std::shared_ptr<BlockDevice>& 
     return out;
 }
 
-std::string backups_to_try(const std::shared_ptr<BlockDevice>& device) {
-    const std::vector<BackupSuper> found = find_backup_supers(device);
+std::string backup_superblock_hint(const std::shared_ptr<BlockDevice>& device) {
+    const std::vector<BackupSuperblock> found = find_backup_superblocks(device);
     if (found.empty()) return {};
     std::string named;
     for (std::size_t i = 0; i < std::min(found.size(), most_named); ++i)
         named += fmt::format("{}sb={}", i ? ", " : "", found[i].kib);
-    const BackupSuper& first = found.front();
+    const BackupSuperblock& first = found.front();
     return fmt::format(
         "; backup superblocks that look sound: {}. To read the files: -o ro,sb={}. To repair: "
         "e2fsck -b {} -B {}",
         named, first.kib, first.block, first.block_size);
 }
 
-std::string primary_super_damage(BlockDevice& device) {
+std::string check_primary_superblock(BlockDevice& device) {
     format::SuperBlock super;
     if (Result<void> read = device.read(format::super_offset, std::as_writable_bytes(std::span(&super, 1))); !read)
         return read.error().what;

@@ -38,8 +38,8 @@ TEST(BackupSupers, TheSearchIsBounded) {
          {std::uint64_t{0}, std::uint64_t{1000}, std::uint64_t{1} << 20, std::uint64_t{100} << 20,
           std::uint64_t{1} << 30, std::uint64_t{1} << 44, std::uint64_t{1} << 59}) {
         const auto device = std::make_shared<Zeros>(size);
-        EXPECT_TRUE(find_backup_supers(device).empty());
-        EXPECT_EQ(backups_to_try(device), "");
+        EXPECT_TRUE(find_backup_superblocks(device).empty());
+        EXPECT_EQ(backup_superblock_hint(device), "");
         EXPECT_LE(device->places.size(), 100u) << size;
         EXPECT_LE(device->bytes, 2 * 100u * 1024) << size;  // of two searches
     }

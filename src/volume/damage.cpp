@@ -17,21 +17,21 @@ namespace {
 constexpr std::uint64_t most_unreadable = 10;  // lines of a minute
 }
 
-bool Volume::State::is_news(const Error& error) {
+bool Volume::State::is_new_error(const Error& error) {
     constexpr std::size_t most = 256;
-    MutexLock guard(told_lock);
-    if (told.size() >= most) told.clear();
-    return told.insert(error.what).second;
+    MutexLock guard(error_lock);
+    if (reported_errors.size() >= most) reported_errors.clear();
+    return reported_errors.insert(error.what).second;
 }
 
 // A device that is gone fails every read: of each minute the log gets the first ones, and how many more there were.
-void Volume::State::tell_damage(const Error& error) {
+void Volume::State::log_error(const Error& error) {
     constexpr std::chrono::minutes period{1};
     if (error.code == EIO) {
         std::uint64_t more = 0;
         bool tells = false;
         {
-            MutexLock guard(told_lock);
+            MutexLock guard(error_lock);
             const auto now = monotonic_now();
             if (unreadable == 0 || now - unreadable_since >= period) {
                 more = unreadable > most_unreadable ? unreadable - most_unreadable : 0;
@@ -46,10 +46,10 @@ void Volume::State::tell_damage(const Error& error) {
     log(fmt::format("damage: {}", error.what));
 }
 
-void Volume::State::tell_rest_of_damage() {
+void Volume::State::log_suppressed_errors() {
     std::uint64_t more = 0;
     {
-        MutexLock guard(told_lock);
+        MutexLock guard(error_lock);
         more = std::exchange(unreadable, 0);
     }
     if (more > most_unreadable) log(fmt::format("damage: ... and {} more like it", more - most_unreadable));
@@ -73,33 +73,33 @@ std::uint8_t error_number(int code) {
 }  // namespace
 
 void Volume::State::note_error(const Error& error) {
-    MutexLock guard(told_lock);
+    MutexLock guard(error_lock);
     last_error = {seconds_now(), error};
-    if (errors_met++ == 0) first_error = last_error;
+    if (error_count++ == 0) first_error = last_error;
 }
 
-void Volume::State::met_corruption(const Error& error) {
-    const bool news = is_news(error);
+void Volume::State::handle_corruption(const Error& error) {
+    const bool news = is_new_error(error);
     if (news) {
         note_error(error);
-        tell_damage(error);
+        log_error(error);
     }
     damaged.store(true);
     if (errors == ErrorPolicy::panic) panic();
-    if (news) error_marker.wanted();  // and not for what keeps it from being marked, over and over
-    if (errors == ErrorPolicy::remount_ro) closed_by_damage.store(true);
+    if (news) error_marker.request();  // and not for what keeps it from being marked, over and over
+    if (errors == ErrorPolicy::remount_ro) read_only_by_error.store(true);
     if (errors == ErrorPolicy::remount_ro && layers && layers->fs && !layers->fs->read_only.exchange(true)) {
         log("errors=remount-ro: the file system is read-only now");
-        became_read_only();
+        notify_read_only();
     }
 }
 
 // In place of the function that e2fsck would name stands the beginning of the sentence.
-void Volume::State::fill_in_errors(format::SuperBlock& super) {
+void Volume::State::fill_error_fields(format::SuperBlock& super) {
     super.state = static_cast<std::uint16_t>(super.state | format::super_state::errors);
-    MutexLock guard(told_lock);
-    if (errors_met == 0) return;
-    const auto fill = [](const MetError& met, Le32& time, std::uint8_t& time_hi, char(&text)[32], std::uint8_t& code) {
+    MutexLock guard(error_lock);
+    if (error_count == 0) return;
+    const auto fill = [](const RecordedError& met, Le32& time, std::uint8_t& time_hi, char(&text)[32], std::uint8_t& code) {
         time = static_cast<std::uint32_t>(met.time);
         time_hi = static_cast<std::uint8_t>(met.time >> 32);
         std::ranges::fill(text, '\0');
@@ -116,28 +116,28 @@ void Volume::State::fill_in_errors(format::SuperBlock& super) {
     fill(last_error, super.last_error_time, super.last_error_time_hi, super.last_error_func, super.last_error_errcode);
     super.last_error_ino = super.last_error_line = 0;
     super.last_error_block = 0;
-    super.error_count = super.error_count + errors_met;
-    errors_met = 0;
+    super.error_count = super.error_count + error_count;
+    error_count = 0;
 }
 
-Result<void> Volume::State::mark_errors() {
-    return write_super([this](format::SuperBlock& s) { fill_in_errors(s); });
+Result<void> Volume::State::record_errors() {
+    return write_super([this](format::SuperBlock& s) { fill_error_fields(s); });
 }
 
-Result<bool> Volume::State::mark_errors_logged() {
+Result<bool> Volume::State::record_errors_in_log() {
     {
-        MutexLock guard(told_lock);
-        if (errors_met == 0) return false;
+        MutexLock guard(error_lock);
+        if (error_count == 0) return false;
     }
     Handle handle = TRY(fs().journal.start(1));
-    TRY(change_super(fs(), handle, [this](format::SuperBlock& s) { fill_in_errors(s); }));
+    TRY(update_superblock(fs(), handle, [this](format::SuperBlock& s) { fill_error_fields(s); }));
     return true;
 }
 
 // What cannot be marked now is by the next sync, or is told of by the journal, which is aborted then.
-void Volume::State::mark_errors_now() {
-    const FreezeGate::SyncPass pass(gate);
-    if (pass && mark_errors_logged().value_or(false)) (void)fs().journal.commit_all();
+void Volume::State::record_errors_now() {
+    const FreezeGate::SyncEntry pass(gate);
+    if (pass && record_errors_in_log().value_or(false)) (void)fs().journal.commit_all();
 }
 
 // The end of the process, as errors=panic asks for; the mark of it comes first. Whatever locks the caller holds, this
@@ -152,12 +152,12 @@ void Volume::State::panic() {
             std::promise<void> marked;
             std::future<void> done = marked.get_future();
             std::thread([&] {
-                (void)mark_errors();
+                (void)record_errors();
                 marked.set_value();
             }).detach();
             (void)done.wait_for(patience);
         } catch (const std::exception&) {  // no thread
-            (void)mark_errors();
+            (void)record_errors();
         }
     }
     std::abort();
@@ -178,9 +178,9 @@ Result<void> Volume::State::write_super(const std::function<void(format::SuperBl
     return written;
 }
 
-Result<void> Volume::State::announce(const std::function<void(format::SuperBlock&)>& change) {
+Result<void> Volume::State::write_super_durably(const std::function<void(format::SuperBlock&)>& change) {
     auto write = [&]() -> Result<void> {
-        const BufferRef known = TRY(super_buffer(fs()));
+        const BufferRef known = TRY(read_superblock_buffer(fs()));
         format::SuperBlock written;
         TRY(write_super([&](format::SuperBlock& super) {
             change(super);
@@ -188,7 +188,7 @@ Result<void> Volume::State::announce(const std::function<void(format::SuperBlock
         }));
         format::set_super_checksum(written);
         MutexLock guard(known->lock);
-        super_in(fs(), *known) = written;
+        superblock_in(fs(), *known) = written;
         return {};
     };
     Result<void> written = write();
@@ -198,15 +198,15 @@ Result<void> Volume::State::announce(const std::function<void(format::SuperBlock
 
 // A journal that gave up left a word of it in the log. It goes to the superblock, where e2fsck looks, before the log
 // may forget it.
-Result<void> Volume::State::take_over_journal_error() {
+Result<void> Volume::State::import_journal_error() {
     const int code = layers->journal->has_log() ? layers->journal->recorded_error() : recovery.recorded_error;
     if (code == 0) return {};
     log(fmt::format("the journal was aborted by an earlier mount: {}", std::strerror(code)));
     if (options.fs.read_only) return {};
     note_error(Error{code, "journal: aborted by an earlier mount"});
     damaged.store(true);
-    TRY(announce([this](format::SuperBlock& s) { fill_in_errors(s); }));
-    return layers->journal->forget_recorded_error();
+    TRY(write_super_durably([this](format::SuperBlock& s) { fill_error_fields(s); }));
+    return layers->journal->clear_recorded_error();
 }
 
 }  // namespace uext4

@@ -19,29 +19,29 @@ constexpr int rounds = 2;  // see finish()
 
 }  // namespace
 
-Deleter::Deleter(FsContext& fs, InodeTable& inodes, Orphans& orphans, FreezeGate& gate, bool background)
+InodeDeleter::InodeDeleter(FsContext& fs, InodeTable& inodes, OrphanList& orphans, FreezeGate& gate, bool background)
     : fs_(fs), inodes_(inodes), orphans_(orphans), gate_(gate) {
-    inodes_.set_deleter([this](InodeRef inode) { queue(std::move(inode)); });
+    inodes_.set_delete_callback([this](InodeRef inode) { queue(std::move(inode)); });
     if (background) thread_ = Thread("uext4-delete", [this] { run(); });
 }
 
-Deleter::~Deleter() {
-    finish();
+InodeDeleter::~InodeDeleter() {
+    wait_for_deletions();
     {
         MutexLock guard(lock_);
         stop_ = true;
         changed_.notify_all();
     }
     thread_.join();
-    inodes_.set_deleter({});
+    inodes_.set_delete_callback({});
 }
 
-void Deleter::ask_who_keeps(std::function<bool(const InodeRef&)> keeps) {
+void InodeDeleter::set_keep_callback(std::function<bool(const InodeRef&)> keeps) {
     MutexLock guard(lock_);
     keeps_ = std::move(keeps);
 }
 
-void Deleter::queue(InodeRef inode) {
+void InodeDeleter::queue(InodeRef inode) {
     {
         MutexLock guard(lock_);
         if (keeps_ && keeps_(inode)) return;
@@ -49,58 +49,58 @@ void Deleter::queue(InodeRef inode) {
     const bool large = inode->size_hint() > large_file;
     // Who has the lock now writes it back; then the deletion itself will count it.
     if (inode->map_lock.try_lock()) {
-        inode->count_as_free();
+        inode->count_as_deleting();
         inode->map_lock.unlock();
     }
-    fs_.allocator.expect_inodes(1);
+    fs_.allocator.add_pending_free_inodes(1);
     MutexLock guard(lock_);
-    doomed_.push_back(std::move(inode));
+    queue_.push_back(std::move(inode));
     ++queued_;
-    hurry_ = hurry_ || large || queued_ - taken_ >= batch;
-    if (idle_ || (hurry_ && pausing_)) changed_.notify_all();
+    wake_requested_ = wake_requested_ || large || queued_ - started_ >= batch;
+    if (idle_ || (wake_requested_ && batching_)) changed_.notify_all();
 }
 
-void Deleter::destroy(InodeRef inode) {
-    FreezeGate::InnerPass pass(gate_);
+void InodeDeleter::destroy(InodeRef inode) {
+    FreezeGate::InnerEntry pass(gate_);
     if (Result<void> r = delete_inode(*inode, inodes_, orphans_); !r) {
         // It stays an orphan: the next mount tries again. Without the mark its last reference would come back here.
-        if (!fs_.journal.aborted()) {
+        if (!fs_.journal.is_aborted()) {
             fs_.log(fmt::format("inode {} could not be deleted: {}", inode->number(), r.error().what));
-            if (fs_.corruption && (r.error().code == EUCLEAN || r.error().code == EIO)) fs_.corruption(r.error());
+            if (fs_.corruption_callback && (r.error().code == EUCLEAN || r.error().code == EIO)) fs_.corruption_callback(r.error());
         }
         atomic_point("Inode::deleted", &inode->deleted);
         inode->deleted.store(true);
     }
-    fs_.allocator.expect_inodes(-1);
+    fs_.allocator.add_pending_free_inodes(-1);
 }
 
-void Deleter::run() {
+void InodeDeleter::run() {
     MutexLock guard(lock_);
     for (;;) {
-        note_given_up(deletions().address);
+        note_released(deletions().address);
         idle_ = true;
-        while (doomed_.empty() && !stop_) changed_.wait(lock_);
+        while (queue_.empty() && !stop_) changed_.wait(lock_);
         idle_ = false;
-        if (doomed_.empty()) return;
+        if (queue_.empty()) return;
         note_held(deletions(), SourceLocation::current());
-        pausing_ = true;
-        changed_.wait_for(lock_, patience, [this] { return hurry_ || stop_; });
-        pausing_ = hurry_ = false;
-        const std::uint64_t last = taken_ = queued_;
+        batching_ = true;
+        changed_.wait_for(lock_, patience, [this] { return wake_requested_ || stop_; });
+        batching_ = wake_requested_ = false;
+        const std::uint64_t last = started_ = queued_;
         guard.unlock();
-        take_turns(last);
+        delete_queued(last);
         guard.lock();
     }
 }
 
-void Deleter::take_turns(std::uint64_t last) {
+void InodeDeleter::delete_queued(std::uint64_t last) {
     // It is over also where memory runs out on the way.
     struct Turn {
-        Deleter& deleter;
+        InodeDeleter& deleter;
         std::uint64_t number;
         ~Turn() {
             MutexLock guard(deleter.lock_);
-            deleter.under_way_.end(number);
+            deleter.pending_.end(number);
             deleter.changed_.notify_all();
         }
     };
@@ -109,56 +109,56 @@ void Deleter::take_turns(std::uint64_t last) {
         std::uint64_t number = 0;
         {
             MutexLock guard(lock_);
-            if (under_way_.begun() >= last) return;
-            inode = std::move(doomed_.front());
-            doomed_.pop_front();
-            number = under_way_.begin("deletion", SourceLocation::current());
+            if (pending_.begun() >= last) return;
+            inode = std::move(queue_.front());
+            queue_.pop_front();
+            number = pending_.begin("deletion", SourceLocation::current());
         }
         const Turn turn{*this, number};
         destroy(std::move(inode));
     }
 }
 
-void Deleter::hurry() {
-    if (queued_ > taken_ && !std::exchange(hurry_, true)) changed_.notify_all();
+void InodeDeleter::wake_now() {
+    if (queued_ > started_ && !std::exchange(wake_requested_, true)) changed_.notify_all();
 }
 
-std::uint64_t Deleter::queued() {
+std::uint64_t InodeDeleter::queued() {
     MutexLock guard(lock_);
     return queued_;
 }
 
 // Not what others queue meanwhile, which may never end. But who deletes holds the neighbours among the orphans, and
 // queues those that were let go meanwhile: so a second time for what was held at the beginning.
-void Deleter::finish() {
+void InodeDeleter::wait_for_deletions() {
     for (int round = 0; round < rounds; ++round) {
         const std::uint64_t last = queued();
-        if (!thread_.joinable()) take_turns(last);
+        if (!thread_.joinable()) delete_queued(last);
         MutexLock guard(lock_);
-        while (!over(last)) {
-            if (thread_.joinable()) hurry();
-            changed_.wait(lock_, thread_.joinable() ? deletions() : *under_way_.oldest(last));
+        while (!is_done(last)) {
+            if (thread_.joinable()) wake_now();
+            changed_.wait(lock_, thread_.joinable() ? deletions() : *pending_.oldest(last));
         }
     }
 }
 
-void Deleter::finish_unless_frozen() {
+void InodeDeleter::wait_for_deletions_unless_frozen() {
     for (int round = 0; round < rounds; ++round) {
         const std::uint64_t last = queued();
         for (;;) {
-            if (gate_.closed()) return;
-            if (!thread_.joinable()) take_turns(last);
+            if (gate_.is_closed()) return;
+            if (!thread_.joinable()) delete_queued(last);
             MutexLock guard(lock_);
-            if (over(last)) break;
-            if (thread_.joinable()) hurry();
-            changed_.wait_for(lock_, FreezeGate::glance);
+            if (is_done(last)) break;
+            if (thread_.joinable()) wake_now();
+            changed_.wait_for(lock_, FreezeGate::poll_interval);
         }
     }
 }
 
-bool Deleter::busy() {
+bool InodeDeleter::is_busy() {
     MutexLock guard(lock_);
-    return !over(queued_);
+    return !is_done(queued_);
 }
 
 }  // namespace uext4

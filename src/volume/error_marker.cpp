@@ -5,19 +5,19 @@
 
 namespace uext4 {
 
-void ErrorMarker::start(std::function<void()> mark) {
+void ErrorRecorder::start(std::function<void()> mark) {
     MutexLock guard(lock_);
-    mark_ = std::move(mark);
-    if (wanted_) begin();
+    record_ = std::move(mark);
+    if (requested_) start_thread();
 }
 
-void ErrorMarker::wanted() {
+void ErrorRecorder::request() {
     MutexLock guard(lock_);
-    wanted_ = true;
-    if (mark_ && !stop_) begin();
+    requested_ = true;
+    if (record_ && !stop_) start_thread();
 }
 
-void ErrorMarker::begin() {
+void ErrorRecorder::start_thread() {
     if (thread_.joinable()) return changed_.notify_all();
     try {
         if (Result<Thread> started = Thread::start("uext4-mark", [this] { run(); })) thread_ = std::move(*started);
@@ -25,11 +25,11 @@ void ErrorMarker::begin() {
     }
 }
 
-void ErrorMarker::run() {
+void ErrorRecorder::run() {
     MutexLock guard(lock_);
-    const std::function<void()> mark = mark_;  // the same from start() on
+    const std::function<void()> mark = record_;  // the same from start() on
     while (!stop_) {
-        if (!std::exchange(wanted_, false)) {
+        if (!std::exchange(requested_, false)) {
             changed_.wait(lock_);
             continue;
         }
@@ -42,7 +42,7 @@ void ErrorMarker::run() {
     }
 }
 
-void ErrorMarker::stop() {
+void ErrorRecorder::stop() {
     Thread last;
     {
         MutexLock guard(lock_);

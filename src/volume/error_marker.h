@@ -9,24 +9,24 @@
 
 namespace uext4 {
 
-class ErrorMarker {
+class ErrorRecorder {
 public:
-    ~ErrorMarker() { stop(); }
+    ~ErrorRecorder() { stop(); }
     // `mark` is called by the thread, with nothing held: for what was wanted before, too.
     void start(std::function<void()> mark);
     // Any thread, whatever it holds but locks of rank Leaf. Nothing after stop(); where there is no memory for a
     // thread, the mark comes with the next sync.
-    void wanted();
+    void request();
     void stop();
 
 private:
     void run();
-    void begin() UEXT4_REQUIRES(lock_);
+    void start_thread() UEXT4_REQUIRES(lock_);
 
     Mutex lock_{Rank::Leaf, "ErrorMarker"};
     CondVar changed_{"damage to be marked"};
-    std::function<void()> mark_ UEXT4_GUARDED_BY(lock_);
-    bool wanted_ UEXT4_GUARDED_BY(lock_) = false;
+    std::function<void()> record_ UEXT4_GUARDED_BY(lock_);
+    bool requested_ UEXT4_GUARDED_BY(lock_) = false;
     bool stop_ UEXT4_GUARDED_BY(lock_) = false;
     Thread thread_ UEXT4_GUARDED_BY(lock_);
 };

@@ -17,7 +17,7 @@ namespace iflag = format::inode_flag;
 
 class Replay {
 public:
-    Replay(FsContext& fs, InodeTable& inodes, Orphans& orphans, NamedBlocks blocks)
+    Replay(FsContext& fs, InodeTable& inodes, OrphanList& orphans, FastCommitBlocks blocks)
         : fs_(fs), inodes_(inodes), orphans_(orphans), blocks_(std::move(blocks)) {}
 
     Result<void> apply(const FastCommitOperation& o) {
@@ -74,17 +74,17 @@ private:
         RawInode raw(std::max<std::size_t>(g.inode_size, sizeof(format::InodeDisk)));
         const Bytes fresh = Bytes(raw).first(g.inode_size);
         std::memcpy(fresh.data(), o.contents.data(), o.contents.size());
-        bool used = TRY(fs_.allocator.inode_in_use(o.inode));
+        bool used = TRY(fs_.allocator.is_inode_used(o.inode));
         if (used && TRY(was_another(o, fields(raw)))) used = false;
         if (used && S_ISDIR(fields(raw).mode)) return {};  // what a directory is follows from its names
         if (used) TRY(keep_of_old(o, raw));
         else TRY(start_new(o, raw));
         TRY(format::validate_inode(g, o.inode, fresh));
         Handle h = TRY(handle());
-        if (!used) TRY(fs_.allocator.use_inode(h, o.inode, S_ISDIR(fields(raw).mode)));
-        const Allocator::InodePlace place = TRY(fs_.allocator.place_of(o.inode));
+        if (!used) TRY(fs_.allocator.mark_inode_used(h, o.inode, S_ISDIR(fields(raw).mode)));
+        const Allocator::InodeLocation place = TRY(fs_.allocator.locate_inode(o.inode));
         BufferRef buffer = TRY(fs_.buffers.read(place.block, "inode table"));
-        TRY(h.write_access(buffer));
+        TRY(h.get_write_access(buffer));
         format::set_inode_checksum(g, o.inode, fresh);
         {
             MutexLock guard(buffer->lock);
@@ -207,7 +207,7 @@ private:
     Result<void> settle(const std::vector<MappedRun>& runs) {
         if (runs.empty()) return {};
         TRY(fs_.journal.commit_all());
-        for (const MappedRun& run : runs) TRY(blocks_.freed(run.physical, run.count));
+        for (const MappedRun& run : runs) TRY(blocks_.note_freed(run.physical, run.count));
         return {};
     }
 
@@ -230,12 +230,12 @@ private:
             Handle h = TRY(handle());
             MutexLock guard(inode->map_lock);
             inode->set_flags((inode->flags() & ~iflag::inline_data) | iflag::extents);
-            initialise_extent_root(inode->map_root());
+            initialise_extent_root(inode->i_block());
             TRY(inode->store(h));
         }
         // The kernel's own replay takes its map for one of extents.
         if (!inode->uses_extents()) return fail(EOPNOTSUPP, "blocks of a file without extents");
-        const std::uint64_t limit = inode->map().limit().value;
+        const std::uint64_t limit = inode->map().max_block().value;
         if (o.count == 0 || o.logical.value >= limit ||
             (o.type == format::fc_add_range && o.count > limit - o.logical.value))
             return fail(EUCLEAN, "blocks {} + {} of a file", o.logical, o.count);
@@ -312,12 +312,12 @@ private:
             TRY(inode.map().insert(h, run, nullptr, 0));
             return inode.store(h);
         }
-        std::vector<Grant> grants = TRY(blocks_.take(run.physical, run.count));
+        std::vector<Allocation> grants = TRY(blocks_.take(run.physical, run.count));
         std::uint64_t done = 0;
-        for (Grant& grant : grants) {
+        for (Allocation& grant : grants) {
             const std::uint64_t allocated = grant.count(), count = std::min(allocated, run.count - done);
             Handle h = TRY(handle());
-            TRY(fs_.allocator.publish(h, grant));
+            TRY(fs_.allocator.mark_used(h, grant));
             MutexLock guard(inode.map_lock);
             const MappedRun piece{run.logical + done, count, run.physical + done, run.unwritten};
             TRY(inode.map().insert(h, piece, nullptr, allocated));
@@ -358,7 +358,7 @@ private:
     Result<bool> is_gone(InodeNr directory) {
         const format::Geometry& g = fs_.geometry;
         if (!g.valid_inode(directory)) return fail(EUCLEAN, "a name in inode {} of {}", directory, g.inodes_count);
-        return empty_.contains(directory) || !TRY(fs_.allocator.inode_in_use(directory));
+        return empty_.contains(directory) || !TRY(fs_.allocator.is_inode_used(directory));
     }
 
     Result<void> add_name(const FastCommitOperation& o, bool fresh) {
@@ -390,7 +390,7 @@ private:
         Handle h = TRY(handle());
         if (inode->is_directory()) TRY(place_directory(h, *parent, *inode));
         TRY(entries.add(h, o.name, o.inode, names::type_of_mode(inode->mode()), true));
-        TRY(names::touch_directory(h, *parent, inode->is_directory() ? 1 : 0));
+        TRY(names::update_directory_times(h, *parent, inode->is_directory() ? 1 : 0));
         if (inode->is_directory()) return {};
         if (fresh) return {};  // its inode counts the name already
         MutexLock map(inode->map_lock);
@@ -424,7 +424,7 @@ private:
             WriteLock guard(parent->rw);
             Handle h = TRY(handle());
             TRY(Directory(*parent).remove(h, o.name));
-            TRY(names::touch_directory(h, *parent, directory ? -1 : 0));
+            TRY(names::update_directory_times(h, *parent, directory ? -1 : 0));
             MutexLock map(inode->map_lock);
             if (directory && last_name) inode->set_links(0);
             if (!directory && inode->links() > 0) inode->set_links(inode->links() - 1);
@@ -437,8 +437,8 @@ private:
 
     FsContext& fs_;
     InodeTable& inodes_;
-    Orphans& orphans_;
-    NamedBlocks blocks_;
+    OrphanList& orphans_;
+    FastCommitBlocks blocks_;
     std::set<InodeNr> empty_;     // new directories without "." and ".."
     std::set<InodeNr> unnamed_;   // links 0
     std::set<InodeNr> nameless_;  // new ones, until they get a name
@@ -448,8 +448,8 @@ private:
 
 }  // namespace
 
-Result<void> replay_fast_commits(const FastCommits& commits, FsContext& fs, InodeTable& inodes, Orphans& orphans) {
-    Replay replay(fs, inodes, orphans, TRY(NamedBlocks::hold(commits, fs.allocator)));
+Result<void> replay_fast_commits(const FastCommits& commits, FsContext& fs, InodeTable& inodes, OrphanList& orphans) {
+    Replay replay(fs, inodes, orphans, TRY(FastCommitBlocks::reserve(commits, fs.allocator)));
     TRY(replay.begin());
     for (const FastCommitOperation& o : commits.operations) {
         if (Result<void> done = replay.apply(o); !done)

@@ -9,6 +9,6 @@ namespace uext4 {
 
 // On layers that nobody else uses, without a log: the caller makes the outcome durable as a whole, or drops it. EUCLEAN
 // names the tag that cannot be.
-Result<void> replay_fast_commits(const FastCommits& commits, FsContext& fs, InodeTable& inodes, Orphans& orphans);
+Result<void> replay_fast_commits(const FastCommits& commits, FsContext& fs, InodeTable& inodes, OrphanList& orphans);
 
 }  // namespace uext4

@@ -25,7 +25,7 @@ constexpr std::size_t files_at_a_time = 64;
 
 }  // namespace
 
-Flusher::Flusher(FsContext& fs, InodeTable& inodes, FreezeGate& gate, Walks& walks)
+Flusher::Flusher(FsContext& fs, InodeTable& inodes, FreezeGate& gate, InodeWalks& walks)
     : fs_(fs), inodes_(inodes), gate_(gate), walks_(walks) {
     fs_.pages.set_flusher([this] { wake(); });
     thread_ = Thread("uext4-flush", [this] { run(); });
@@ -37,7 +37,7 @@ Flusher::~Flusher() {
         stop_ = true;
         changed_.notify_all();
     }
-    gate_.end_watch();
+    gate_.stop_waiting_for_activity();
     thread_.join();
     fs_.pages.set_flusher({});
 }
@@ -66,13 +66,13 @@ Result<void> Flusher::flush_all(InodeTable& inodes, const std::function<void(con
     return first;
 }
 
-Result<void> Flusher::flush_for_good(InodeTable& inodes, const std::function<void(const std::string&)>& log) {
+Result<void> Flusher::flush_at_unmount(InodeTable& inodes, const std::function<void(const std::string&)>& log) {
     Result<void> given_up;
     inodes.for_each([&](InodeRef inode) {
         if (inode->deleted.load()) return;
         const Result<void> written = write_back(*inode);
         if (written || written.error().code != ENOSPC) return;
-        const Result<std::uint64_t> lost = give_up_beyond_space(*inode);
+        const Result<std::uint64_t> lost = discard_unreserved_data(*inode);
         if (!lost || *lost == 0) return;
         Result<void> told = fail(ENOSPC, "inode {}: {} bytes have found no space and are lost", inode->number(), *lost);
         log(told.error().what);
@@ -84,8 +84,8 @@ Result<void> Flusher::flush_for_good(InodeTable& inodes, const std::function<voi
 
 // What an aborted journal keeps from being written was told of when it was aborted. Nor is it told each time that there
 // is still no space.
-void Flusher::tell(const Result<void>& done, bool known_to_fail) {
-    const bool told = fs_.journal.aborted() || (known_to_fail && !done && done.error().code == ENOSPC);
+void Flusher::log_result(const Result<void>& done, bool known_to_fail) {
+    const bool told = fs_.journal.is_aborted() || (known_to_fail && !done && done.error().code == ENOSPC);
     if (!done && !told) fs_.log(fmt::format("writeback: {}", done.error().what));
 }
 
@@ -94,34 +94,34 @@ void Flusher::tell(const Result<void>& done, bool known_to_fail) {
 bool Flusher::write_dirty_files(std::uint64_t now, bool pressed) {
     PageCache& pages = fs_.pages;
     // Others may go on making files dirty.
-    std::uint64_t budget = pages.dirty() / pages.folio_size() + 1;
+    std::uint64_t budget = pages.dirty_bytes() / pages.folio_size() + 1;
     for (bool some = true; some;) {
         some = false;
-        for (const auto& [number, since] : pages.first_dirty_files(files_at_a_time)) {
+        for (const auto& [number, since] : pages.oldest_dirty_files(files_at_a_time)) {
             if (budget == 0) return false;
             const bool is_due = since + old_enough_ms <= now;
-            if (!is_due && !(pressed && pages.dirty() > pages.background_limit() / 2)) continue;
+            if (!is_due && !(pressed && pages.dirty_bytes() > pages.background_limit() / 2)) continue;
             const InodeRef inode = inodes_.find(InodeNr(number));
             if (!inode) continue;
             // What failed is tried again when it is old enough, as if it had been written then.
             const bool known_to_fail = inode->last_writeback_failed.load();
             if (!is_due && known_to_fail) continue;
-            const FreezeGate::TryPass pass(gate_);
+            const FreezeGate::TryEntry pass(gate_);
             if (!pass) return true;
             --budget;
             some = true;
             Result<void> done = write_back(*inode);
             // With them comes a commit, and a flush of the device: also for data that was written in its place.
             if (done && is_due) done = store_pending_times(*inode);
-            pages.note_tried(inode->pages());
-            tell(done, known_to_fail);
+            pages.requeue_dirty_file(inode->pages());
+            log_result(done, known_to_fail);
         }
     }
     return false;
 }
 
 // Of files that are not dirty. The answer: the gate is shut.
-bool Flusher::store_waiting_times() {
+bool Flusher::store_all_pending_times() {
     bool shut = false;
     inodes_.for_each([&](InodeRef inode) {
         if (shut || inode->pages().dirty_folios() != 0) return;
@@ -129,9 +129,9 @@ bool Flusher::store_waiting_times() {
             MutexLock guard(inode->map_lock);
             if (!inode->times_pending() || inode->deleted.load()) return;
         }
-        const FreezeGate::TryPass pass(gate_);
+        const FreezeGate::TryEntry pass(gate_);
         shut = !pass;
-        if (!shut) tell(store_pending_times(*inode), false);
+        if (!shut) log_result(store_pending_times(*inode), false);
     });
     return shut;
 }
@@ -141,29 +141,29 @@ void Flusher::run() {
     bool pressed = false;         // the cache has asked
     for (int idle = 0;; ++idle) {
         // Nothing becomes dirty but inside the gate.
-        const auto has_work = [this] { return fs_.pages.dirty() != 0 && !fs_.read_only.load(); };
+        const auto has_work = [this] { return fs_.pages.dirty_bytes() != 0 && !fs_.read_only.load(); };
         if (has_work() || times_due != 0) idle = 0;
-        else if (idle >= last_looks) gate_.wait_for_entry(has_work), idle = 0;
+        else if (idle >= last_looks) gate_.wait_for_activity(has_work), idle = 0;
         {
             MutexLock guard(lock_);
             if (!stop_ && !woken_) changed_.wait_for(lock_, period);
             if (stop_) return;
             pressed = std::exchange(woken_, false) || pressed;
         }
-        std::optional<Walks::Walk> walk(std::in_place, walks_);
+        std::optional<InodeWalks::ActiveWalk> walk(std::in_place, walks_);
         // Who closes the gate waits for the end of a walk that has begun by then.
-        if (fs_.read_only.load() || gate_.closed()) continue;
+        if (fs_.read_only.load() || gate_.is_closed()) continue;
         const std::uint64_t now = steady_milliseconds();
         const bool store_times = times_due != 0 && times_due <= now;
         bool shut = write_dirty_files(now, pressed);
-        if (!shut && store_times) shut = store_waiting_times();
+        if (!shut && store_times) shut = store_all_pending_times();
         walk.reset();
         if (shut) continue;
         pressed = false;
         if (fs_.times_pending.load(std::memory_order_relaxed) == 0) times_due = 0;
         else if (times_due == 0 || store_times) times_due = now + old_enough_ms;
-        inodes_.shrink();
-        fs_.pages.give_back_idle();
+        inodes_.shrink_to_limit();
+        fs_.pages.release_idle_memory();
     }
 }
 

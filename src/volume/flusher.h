@@ -12,7 +12,7 @@ namespace uext4 {
 
 class Flusher {
 public:
-    Flusher(FsContext& fs, InodeTable& inodes, FreezeGate& gate, Walks& walks);
+    Flusher(FsContext& fs, InodeTable& inodes, FreezeGate& gate, InodeWalks& walks);
     ~Flusher();
     void wake();
     // Every file's dirty data and pending times. The first error, after all files were tried; `log`, where given, is
@@ -20,18 +20,18 @@ public:
     static Result<void> flush_all(InodeTable& inodes, const std::function<void(const std::string&)>& log = {});
     // For the last time: what has no space now is given up, which `log` is told. Then the error is ENOSPC, unless it is
     // another.
-    static Result<void> flush_for_good(InodeTable& inodes, const std::function<void(const std::string&)>& log);
+    static Result<void> flush_at_unmount(InodeTable& inodes, const std::function<void(const std::string&)>& log);
 
 private:
     void run();
-    void tell(const Result<void>& done, bool known_to_fail);
+    void log_result(const Result<void>& done, bool known_to_fail);
     bool write_dirty_files(std::uint64_t now, bool pressed);
-    bool store_waiting_times();
+    bool store_all_pending_times();
 
     FsContext& fs_;
     InodeTable& inodes_;
     FreezeGate& gate_;
-    Walks& walks_;
+    InodeWalks& walks_;
     Mutex lock_{Rank::Leaf, "Flusher"};
     CondVar changed_{"flusher"};
     bool stop_ = false, woken_ = false;

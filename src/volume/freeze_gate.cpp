@@ -9,44 +9,44 @@ namespace uext4 {
 void FreezeGate::enter(SourceLocation where) {
     rank_checker::check_rank(Rank::Freeze, this, "freeze gate", 0, where);
     MutexLock guard(lock_, where);
-    while (state_ != State::open) changed_.wait(lock_, opening(), where);
-    come_in(0, where);
+    while (state_ != State::open) changed_.wait(lock_, opening_resource(), where);
+    count_entry(0, where);
 }
 
 void FreezeGate::enter_inner(SourceLocation where) {
     rank_checker::check_rank(Rank::Freeze, this, "freeze gate", 1, where);
     MutexLock guard(lock_, where);
-    while (state_ == State::sealed || state_ == State::frozen) changed_.wait(lock_, opening(), where);
-    come_in(1, where);
+    while (state_ == State::sealed || state_ == State::frozen) changed_.wait(lock_, opening_resource(), where);
+    count_entry(1, where);
 }
 
 bool FreezeGate::try_enter(SourceLocation where) {
     MutexLock guard(lock_, where);
     if (state_ != State::open) return false;
-    come_in(0, where);
+    count_entry(0, where);
     return true;
 }
 
 bool FreezeGate::enter_unless_frozen(SourceLocation where) {
     rank_checker::check_rank(Rank::Freeze, this, "freeze gate", 0, where);
     MutexLock guard(lock_, where);
-    while (state_ == State::closed || state_ == State::sealed) changed_.wait(lock_, opening(), where);
+    while (state_ == State::closed || state_ == State::sealed) changed_.wait(lock_, opening_resource(), where);
     if (state_ == State::frozen) return false;
-    come_in(0, where);
+    count_entry(0, where);
     return true;
 }
 
-void FreezeGate::come_in(std::uint64_t order, SourceLocation where) {
-    rank_checker::push_rank(Rank::Freeze, inside(), order, false, where);
+void FreezeGate::count_entry(std::uint64_t order, SourceLocation where) {
+    rank_checker::push_rank(Rank::Freeze, entries_resource(), order, false, where);
     ++inside_;
-    if (std::exchange(watched_, false)) [[unlikely]]
+    if (std::exchange(activity_awaited_, false)) [[unlikely]]
         entered_.notify_all(where);
 }
 
-void FreezeGate::end_watch() {
+void FreezeGate::stop_waiting_for_activity() {
     MutexLock guard(lock_);
-    watch_ended_ = true;
-    watched_ = false;
+    activity_wait_stopped_ = true;
+    activity_awaited_ = false;
     entered_.notify_all();
 }
 
@@ -59,18 +59,18 @@ void FreezeGate::leave() {
 
 void FreezeGate::close(SourceLocation where) {
     MutexLock guard(lock_, where);
-    note_held(opening(), where);
+    note_held(opening_resource(), where);
     state_ = State::closed;
-    while (inside_ > 0) changed_.wait(lock_, inside(), where);
+    while (inside_ > 0) changed_.wait(lock_, entries_resource(), where);
 }
 
-void FreezeGate::seal(SourceLocation where) {
+void FreezeGate::close_inner(SourceLocation where) {
     MutexLock guard(lock_, where);
     state_ = State::sealed;
-    while (inside_ > 0) changed_.wait(lock_, inside(), where);
+    while (inside_ > 0) changed_.wait(lock_, entries_resource(), where);
 }
 
-void FreezeGate::all_is_durable() {
+void FreezeGate::set_frozen() {
     MutexLock guard(lock_);
     state_ = State::frozen;
     changed_.notify_all();
@@ -78,12 +78,12 @@ void FreezeGate::all_is_durable() {
 
 void FreezeGate::open() {
     MutexLock guard(lock_);
-    note_given_up(&changed_);
+    note_released(&changed_);
     state_ = State::open;
     changed_.notify_all();
 }
 
-bool FreezeGate::closed() const {
+bool FreezeGate::is_closed() const {
     MutexLock guard(lock_);
     return state_ != State::open;
 }

@@ -26,41 +26,41 @@ void expect_to_wait(Wait wait, End ends) {
 
 TEST(FreezeGate, ClosesWhenAllAreOut) {
     FreezeGate gate;
-    auto inside = std::make_unique<FreezeGate::Pass>(gate);
+    auto inside = std::make_unique<FreezeGate::Entry>(gate);
     expect_to_wait([&] { gate.close(); }, [&] { inside.reset(); });
-    EXPECT_TRUE(gate.closed());
-    EXPECT_FALSE(static_cast<bool>(FreezeGate::TryPass(gate)));
+    EXPECT_TRUE(gate.is_closed());
+    EXPECT_FALSE(static_cast<bool>(FreezeGate::TryEntry(gate)));
 }
 
 // Deletions that operations have left come in when it is closed, and no more when it is sealed.
 TEST(FreezeGate, IsSealedWhenTheDeletionsAreOver) {
     FreezeGate gate;
     gate.close();
-    auto deletion = std::make_unique<FreezeGate::InnerPass>(gate);
-    expect_to_wait([&] { gate.seal(); }, [&] { deletion.reset(); });
-    expect_to_wait([&] { const FreezeGate::InnerPass late(gate); }, [&] { gate.open(); });
+    auto deletion = std::make_unique<FreezeGate::InnerEntry>(gate);
+    expect_to_wait([&] { gate.close_inner(); }, [&] { deletion.reset(); });
+    expect_to_wait([&] { const FreezeGate::InnerEntry late(gate); }, [&] { gate.open(); });
 }
 
 TEST(FreezeGate, OpensForAll) {
     FreezeGate gate;
     gate.close();
-    gate.seal();
-    gate.all_is_durable();
-    EXPECT_FALSE(static_cast<bool>(FreezeGate::SyncPass(gate)));
-    expect_to_wait([&] { const FreezeGate::Pass pass(gate); }, [&] { gate.open(); });
-    EXPECT_FALSE(gate.closed());
-    EXPECT_TRUE(static_cast<bool>(FreezeGate::TryPass(gate)));
-    EXPECT_TRUE(static_cast<bool>(FreezeGate::SyncPass(gate)));
+    gate.close_inner();
+    gate.set_frozen();
+    EXPECT_FALSE(static_cast<bool>(FreezeGate::SyncEntry(gate)));
+    expect_to_wait([&] { const FreezeGate::Entry pass(gate); }, [&] { gate.open(); });
+    EXPECT_FALSE(gate.is_closed());
+    EXPECT_TRUE(static_cast<bool>(FreezeGate::TryEntry(gate)));
+    EXPECT_TRUE(static_cast<bool>(FreezeGate::SyncEntry(gate)));
 }
 
 // Who makes something durable waits for a freeze that is on its way, and has nothing to do when it is there.
 TEST(FreezeGate, SyncsWaitForAFreezeAndNotForTheThaw) {
     FreezeGate gate;
     gate.close();
-    expect_to_wait([&] { EXPECT_FALSE(static_cast<bool>(FreezeGate::SyncPass(gate))); },
+    expect_to_wait([&] { EXPECT_FALSE(static_cast<bool>(FreezeGate::SyncEntry(gate))); },
                    [&] {
-                       gate.seal();
-                       gate.all_is_durable();
+                       gate.close_inner();
+                       gate.set_frozen();
                    });
     gate.open();
 }

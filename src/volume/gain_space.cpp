@@ -3,21 +3,21 @@
 
 namespace uext4 {
 
-std::uint64_t Volume::times_space_was_given_back() const { return state_->layers->allocator->times_given_back(); }
+std::uint64_t Volume::free_count_generation() const { return state_->layers->allocator->free_count_generation(); }
 
-bool Volume::gain_space(std::uint64_t given_back) {
+bool Volume::wait_for_space(std::uint64_t given_back) {
     State& s = *state_;
     Allocator& space = s.fs().allocator;
-    s.walks.finish_unless_frozen(s.gate);
-    const bool deletes = s.deleter && s.deleter->busy();
+    s.walks.wait_for_walks_unless_frozen(s.gate);
+    const bool deletes = s.deleter && s.deleter->is_busy();
     // Somebody else may have waited for all of it since the attempt.
-    if (!deletes && !space.has_space_later()) return space.times_given_back() != given_back;
-    if (deletes) s.deleter->finish_unless_frozen();
-    if (space.claimed_clusters() != 0) {
-        const FreezeGate::SyncPass pass(s.gate);
+    if (!deletes && !space.has_pending_free()) return space.free_count_generation() != given_back;
+    if (deletes) s.deleter->wait_for_deletions_unless_frozen();
+    if (space.reserved_clusters() != 0) {
+        const FreezeGate::SyncEntry pass(s.gate);
         // What fails is told by each file's fsync.
         if (pass) {
-            const Walks::Walk walk(s.walks);
+            const InodeWalks::ActiveWalk walk(s.walks);
             (void)Flusher::flush_all(*s.layers->inodes);
         }
     }

@@ -25,7 +25,7 @@ std::string text_of(const char (&field)[N]) {
 
 }  // namespace
 
-Result<format::MmpBlock> MultipleMount::read() {
+Result<format::MmpBlock> MultiMountProtection::read() {
     format::MmpBlock block;
     TRY(device_.read_from_medium(geometry_.mmp_block * geometry_.block_size,
                                  std::as_writable_bytes(std::span(&block, 1))));
@@ -36,7 +36,7 @@ Result<format::MmpBlock> MultipleMount::read() {
     return block;
 }
 
-Result<void> MultipleMount::write(format::MmpBlock block) {
+Result<void> MultiMountProtection::write(format::MmpBlock block) {
     std::memset(block.node, 0, sizeof block.node);
     std::memset(block.device, 0, sizeof block.device);
     if (fixed_time_ && block.sequence == format::mmp_clean) {
@@ -51,13 +51,13 @@ Result<void> MultipleMount::write(format::MmpBlock block) {
     return device_.write_fua(geometry_.mmp_block * geometry_.block_size, bytes_of(block));
 }
 
-Result<std::unique_ptr<MultipleMount>> MultipleMount::claim(BlockDevice& device, const format::Geometry& g,
+Result<std::unique_ptr<MultiMountProtection>> MultiMountProtection::acquire(BlockDevice& device, const format::Geometry& g,
                                                             std::function<void(const std::string&)> log,
                                                             std::optional<std::int64_t> fixed_time) {
-    if (!g.has_incompat(format::incompat::mmp)) return std::unique_ptr<MultipleMount>();
+    if (!g.has_incompat(format::incompat::mmp)) return std::unique_ptr<MultiMountProtection>();
     if (!g.valid_block(BlockNr(g.mmp_block)) || g.block_size < sizeof(format::MmpBlock))
         return fail(EUCLEAN, "superblock: s_mmp_block is {}", g.mmp_block);
-    std::unique_ptr<MultipleMount> m(new MultipleMount(device, g, std::move(log), fixed_time));
+    std::unique_ptr<MultiMountProtection> m(new MultiMountProtection(device, g, std::move(log), fixed_time));
     format::MmpBlock block = TRY(m->read());
     m->interval_ = std::clamp<std::uint32_t>(block.check_interval, 5, 300);
     if (block.sequence == format::mmp_fsck) return fail(EBUSY, "mmp block {}: e2fsck is running on it", g.mmp_block);
@@ -76,11 +76,11 @@ Result<std::unique_ptr<MultipleMount>> MultipleMount::claim(BlockDevice& device,
     this_thread::sleep(std::chrono::seconds(std::min<std::uint32_t>(m->interval_, 5)));
     if (TRY(m->read()).sequence != m->sequence_)
         return fail(EBUSY, "mmp block {}: somebody else claimed it", g.mmp_block);
-    m->thread_ = Thread("uext4-mmp", [raw = m.get()] { raw->keep_alive(); });
+    m->thread_ = Thread("uext4-mmp", [raw = m.get()] { raw->keep_alive_loop(); });
     return m;
 }
 
-Result<format::MmpBlock> MultipleMount::next() {
+Result<format::MmpBlock> MultiMountProtection::next_block() {
     format::MmpBlock block = TRY(read());
     if (block.sequence != sequence_)
         return fail(EBUSY, "mmp block {}: taken over by {} on {}", geometry_.mmp_block, text_of(block.node),
@@ -90,25 +90,25 @@ Result<format::MmpBlock> MultipleMount::next() {
     return block;
 }
 
-void MultipleMount::keep_alive() {
+void MultiMountProtection::keep_alive_loop() {
     MutexLock guard(lock_);
     while (!stop_) {
         changed_.wait_for(lock_, std::chrono::seconds(std::max<std::uint32_t>(1, interval_ / 2)));
         if (stop_) return;
-        if (paused_ || renews_) continue;
-        if (taken_over_) return;
-        renews_ = true;
+        if (paused_ || renewing_) continue;
+        if (lost_) return;
+        renewing_ = true;
         guard.unlock();
-        const Result<void> renewed = renew_and_tell();
+        const Result<void> renewed = renew();
         guard.lock();
-        renews_ = false;
+        renewing_ = false;
         changed_.notify_all();
         if (!renewed && renewed.error().code == EBUSY) return;
     }
 }
 
-Result<void> MultipleMount::renew_and_tell() {
-    Result<format::MmpBlock> block = next();
+Result<void> MultiMountProtection::renew() {
+    Result<format::MmpBlock> block = next_block();
     if (!block && block.error().code != EBUSY) {
         log_(block.error().what);
         return fail(block.error());
@@ -118,48 +118,48 @@ Result<void> MultipleMount::renew_and_tell() {
     std::function<void(const Error&)> told;
     {
         MutexLock guard(lock_);
-        if (!block) taken_over_ = renewed.error();
-        told = told_;
+        if (!block) lost_ = renewed.error();
+        told = lost_callback_;
     }
     if (told) told(renewed.error());
     else log_(renewed.error().what);
     return renewed;
 }
 
-void MultipleMount::pause() {
+void MultiMountProtection::pause() {
     MutexLock guard(lock_);
     paused_ = true;
-    while (renews_) changed_.wait(lock_);
+    while (renewing_) changed_.wait(lock_);
 }
 
-Result<void> MultipleMount::resume() {
+Result<void> MultiMountProtection::resume() {
     {
         MutexLock guard(lock_);
         if (!std::exchange(paused_, false)) return {};
-        if (taken_over_) return fail(*taken_over_);
-        renews_ = true;
+        if (lost_) return fail(*lost_);
+        renewing_ = true;
     }
     struct Renewed {
-        MultipleMount& m;
+        MultiMountProtection& m;
         ~Renewed() {
             MutexLock guard(m.lock_);
-            m.renews_ = false;
+            m.renewing_ = false;
             m.changed_.notify_all();
         }
     } const end{*this};
-    return renew_and_tell();
+    return renew();
 }
 
-void MultipleMount::watch(std::function<void(const Error&)> told) {
+void MultiMountProtection::set_lost_callback(std::function<void(const Error&)> told) {
     {
         MutexLock guard(lock_);
-        told_ = told;
-        if (!taken_over_) return;
+        lost_callback_ = told;
+        if (!lost_) return;
     }
-    told(*taken_over_);
+    told(*lost_);
 }
 
-void MultipleMount::release() {
+void MultiMountProtection::release() {
     if (!thread_.joinable()) return;
     {
         MutexLock guard(lock_);
@@ -167,7 +167,7 @@ void MultipleMount::release() {
         changed_.notify_all();
     }
     thread_.join();
-    if (taken_over_) return;
+    if (lost_) return;
     if (Result<format::MmpBlock> block = read(); block && block->sequence == sequence_) {
         block->sequence = format::mmp_clean;
         (void)write(*block);

@@ -52,7 +52,7 @@ Result<format::SuperBlock> find_super(const std::shared_ptr<BlockDevice>& device
         if (Result<format::Geometry> geometry = format::Geometry::parse(*super, device->size()); !geometry)
             super = fail(geometry.error().code, "{}: {}", device->name(), geometry.error().what);
     if (super) return super;
-    const std::string backups = backups_to_try(device);
+    const std::string backups = backup_superblock_hint(device);
     const std::string contents = is_other && backups.empty() ? describe_contents(*device) : "";
     if (!contents.empty()) return fail(EINVAL, "{}: no ext2, ext3 or ext4 file system: {}", device->name(), contents);
     super.error().what += backups;
@@ -83,7 +83,7 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
                                      bool recount) {
     layers.reset();
     layers.emplace();
-    Layers& l = *layers;
+    VolumeLayers& l = *layers;
     l.geometry = TRY(format::Geometry::parse(super, device->size()));
     l.buffers =
         std::make_unique<BufferCache>(*device, l.geometry.block_size, l.geometry.blocks_count, metadata_limit(options));
@@ -93,40 +93,40 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
     j.commit_interval = timed ? options.commit_interval : std::chrono::milliseconds(0);
     j.barrier = options.barrier;
     j.checksums = l.geometry.metadata_csum();
-    j.wide = l.geometry.has_incompat(format::incompat::bit64);
-    j.fast_commits = l.geometry.has_compat(format::compat::fast_commit);
-    j.waiting_bytes = waiting_limit(options);
-    j.close_at_bytes = std::max<std::uint64_t>(j.waiting_bytes / 4, std::uint64_t{1} << 20);
+    j.block_numbers_64bit = l.geometry.has_incompat(format::incompat::bit64);
+    j.reserves_fast_commit_area = l.geometry.has_compat(format::compat::fast_commit);
+    j.max_checkpoint_bytes = waiting_limit(options);
+    j.max_transaction_bytes = std::max<std::uint64_t>(j.max_checkpoint_bytes / 4, std::uint64_t{1} << 20);
     j.on_abort = [this](const Error& why) {
         atomic_point("FsContext::read_only", &layers);
         if (layers && layers->fs) layers->fs->read_only.store(true);
         log(fmt::format("the journal was aborted, the file system is read-only now: {}", why.what));
         if (errors == ErrorPolicy::panic) panic();
-        became_read_only();
+        notify_read_only();
     };
-    j.after_fast_commits = supersedes;
+    j.replaces_fast_commits = replaces_log;
     j.fixed_time = options.fs.fixed_time;
     if (with_log) l.journal = TRY(Journal::open(*l.buffers, log_runs, std::move(j)));
-    else l.journal = Journal::create_none(*l.buffers, std::move(j));
+    else l.journal = Journal::create_without_log(*l.buffers, std::move(j));
     l.allocator =
         TRY(Allocator::open(l.geometry, *l.buffers, *l.journal, super.free_blocks(), super.free_inodes_count, recount));
     l.allocator->set_discard(options.discard, options.fs.fixed_time.has_value());
-    l.buffers->set_on_unreadable([this](const Error& e) { met_corruption(e); });
-    l.allocator->set_on_damage([this](const Error& e) {
-        if (e.code != EIO) met_corruption(e);  // of what cannot be read the buffers have told
-        return errors == ErrorPolicy::carry_on;
+    l.buffers->set_read_error_callback([this](const Error& e) { handle_corruption(e); });
+    l.allocator->set_corruption_callback([this](const Error& e) {
+        if (e.code != EIO) handle_corruption(e);  // of what cannot be read the buffers have told
+        return errors == ErrorPolicy::continue_;
     });
-    l.allocator->set_log(log_runs);
+    l.allocator->set_journal_blocks(log_runs);
     const std::uint32_t folio = std::max<std::uint32_t>(options.folio_bytes, l.geometry.block_size);
     l.pages = std::make_unique<PageCache>(options.cache_bytes, folio, l.geometry.block_size);
-    if (options.behind_a_cache) l.pages->set_enough(options.cache_bytes / 2);
+    if (options.kernel_caches) l.pages->set_clean_limit(options.cache_bytes / 2);
     l.fs.reset(new FsContext{l.geometry, *device, *l.buffers, *l.journal, *l.allocator, *l.pages, options.fs, log,
-                             [this](const Error& e) { met_corruption(e); }, options.fs.read_only});
-    l.pages->set_others([fs = l.fs.get()] {
-        const std::uint64_t bytes = fs->buffers.cached_bytes() + fs->inode_bytes.load(std::memory_order_relaxed);
+                             [this](const Error& e) { handle_corruption(e); }, options.fs.read_only});
+    l.pages->set_other_users([fs = l.fs.get()] {
+        const std::uint64_t bytes = fs->buffers.cached_bytes() + fs->inode_memory.load(std::memory_order_relaxed);
         return bytes - std::min(bytes, beside_cache);
     });
-    if (options.cache_grows) l.pages->share(CacheBudget::of_process());
+    if (options.cache_grows) l.pages->join_memory_limit(CacheMemoryLimit::process_wide());
     l.inodes = std::make_unique<InodeTable>(*l.fs);
     l.inodes->set_limit(inodes_kept(options));
     return {};
@@ -134,9 +134,9 @@ Result<void> Volume::State::assemble(const format::SuperBlock& super, std::vecto
 
 Result<void> Volume::State::open() {
     if (options.backup_super) {
-        Result<std::shared_ptr<BackupImage>> restored = BackupImage::open(image, *options.backup_super);
+        Result<std::shared_ptr<BackupSuperDevice>> restored = BackupSuperDevice::open(image, *options.backup_super);
         if (!restored)
-            return fail(restored.error().code, "{}: {}{}", image->name(), restored.error().what, backups_to_try(image));
+            return fail(restored.error().code, "{}: {}{}", image->name(), restored.error().what, backup_superblock_hint(image));
         device = *restored;
     }
     format::SuperBlock super = TRY(find_super(device));
@@ -159,15 +159,15 @@ Result<void> Volume::State::open() {
                     device->name());
     if (device->read_only() && !options.fs.read_only) return fail(EROFS, "{}: cannot be written", device->name());
     for (const std::string& unmet : add_superblock_defaults(options, super)) log(unmet);
-    if (Result<void> given = check_given(options, super.has_compat(format::compat::has_journal)); !given)
+    if (Result<void> given = check_options(options, super.has_compat(format::compat::has_journal)); !given)
         return fail(given.error().code, "{}: {}", device->name(), given.error().what);
     errors = options.errors;
     if (errors == ErrorPolicy::from_superblock) {
         // Whoever only looks at an image has nothing to end for.
-        errors = options.fs.read_only                               ? ErrorPolicy::carry_on
+        errors = options.fs.read_only                               ? ErrorPolicy::continue_
                  : super.errors == format::error_policy::panic      ? ErrorPolicy::panic
                  : super.errors == format::error_policy::remount_ro ? ErrorPolicy::remount_ro
-                                                                    : ErrorPolicy::carry_on;
+                                                                    : ErrorPolicy::continue_;
     }
     // A backup superblock does not say whether the log has something to replay: the log does.
     const bool asks_log = options.backup_super && options.replay && super.has_compat(format::compat::has_journal) &&
@@ -182,8 +182,8 @@ Result<void> Volume::State::open() {
     if (!options.fs.read_only) {
         device = image = std::make_shared<FlushOrderDevice>(image);
         const format::Geometry geometry = TRY(format::Geometry::parse(super, device->size()));
-        mmp = TRY(MultipleMount::claim(*image, geometry, log, options.fs.fixed_time));
-        if (mmp) device = fence = std::make_shared<FencedDevice>(image);
+        mmp = TRY(MultiMountProtection::acquire(*image, geometry, log, options.fs.fixed_time));
+        if (mmp) device = write_fence = std::make_shared<FencedDevice>(image);
         super = TRY(load_super(*device));
     }
     if (options.fs.read_only && options.replay && dirty) device = std::make_shared<OverlayDevice>(device);
@@ -195,7 +195,7 @@ Result<void> Volume::State::open() {
         Result<void> first = assemble(super, {}, false, false);
         options.fs.read_only = read_only;
         TRY(std::move(first));
-        layers->allocator->set_reads_only(read_only);
+        layers->allocator->set_read_only(read_only);
         if (options.replay || !options.fs.read_only) {
             runs = TRY(or_without_log(locate_journal(*layers->inodes, layers->geometry)));
             const std::uint32_t block_size = layers->geometry.block_size;
@@ -211,7 +211,7 @@ Result<void> Volume::State::open() {
                     super = TRY(load_super(*device));
                 }
                 if (recovery.fast_commits.any()) {
-                    TRY(replay_fast(super, runs));
+                    TRY(replay_logged_fast_commits(super, runs));
                     super = TRY(load_super(*device));
                 }
                 // On the image the mark stays until the unmount has written the counters: without it they would be
@@ -228,7 +228,7 @@ Result<void> Volume::State::open() {
             runs = std::move(*found);  // where nobody needs it, it may be damaged
         }
     }
-    found_open = (asks_log ? recovery.needed : wants_recovery) || !(super.state & format::super_state::valid);
+    was_not_unmounted = (asks_log ? recovery.needed : wants_recovery) || !(super.state & format::super_state::valid);
     if (!options.fs.read_only) {
         // Before the log is used the superblock on disk says that it must be replayed.
         TRY(write_super([&](format::SuperBlock& s) {
@@ -243,10 +243,10 @@ Result<void> Volume::State::open() {
             }
         }));
     }
-    TRY(assemble(super, runs, with_log, found_open));
-    layers->allocator->set_reads_only(options.fs.read_only);
-    TRY(take_over_journal_error());
-    orphans = std::make_unique<Orphans>(fs(), *layers->inodes);
+    TRY(assemble(super, runs, with_log, was_not_unmounted));
+    layers->allocator->set_read_only(options.fs.read_only);
+    TRY(import_journal_error());
+    orphans = std::make_unique<OrphanList>(fs(), *layers->inodes);
     names = std::make_unique<Namespace>(fs(), *layers->inodes, *orphans);
     const bool may_finish = !options.fs.read_only || device != image;
     if (options.replay && may_finish) TRY(finish_orphans());
@@ -255,17 +255,17 @@ Result<void> Volume::State::open() {
             Handle handle = TRY(fs().journal.start(2));
             TRY(orphans->mark_present(handle, true));
         }
-        deleter = std::make_unique<Deleter>(fs(), *layers->inodes, *orphans, gate, options.background);
+        deleter = std::make_unique<InodeDeleter>(fs(), *layers->inodes, *orphans, gate, options.background);
         if (options.background) {
             flusher = std::make_unique<Flusher>(fs(), *layers->inodes, gate, walks);
-            error_marker.start([this] { mark_errors_now(); });
+            error_marker.start([this] { record_errors_now(); });
         }
     }
     // Also by what was met before these layers.
-    if (closed_by_damage.load()) fs().read_only.store(true);
+    if (read_only_by_error.load()) fs().read_only.store(true);
     if (mmp)
-        mmp->watch([this](const Error& why) {
-            if (why.code == EBUSY) fence->close(why);
+        mmp->set_lost_callback([this](const Error& why) {
+            if (why.code == EBUSY) write_fence->fence(why);
             layers->journal->abort(why);
         });
     return {};
@@ -273,7 +273,7 @@ Result<void> Volume::State::open() {
 
 // The fast commits are replayed in memory first: a tag that lies leaves the image as the ordinary recovery left it.
 // What came of them is then one transaction of the log, which takes their place as a whole.
-Result<void> Volume::State::replay_fast(const format::SuperBlock& super, const std::vector<BlockRun>& runs) {
+Result<void> Volume::State::replay_logged_fast_commits(const format::SuperBlock& super, const std::vector<BlockRun>& runs) {
     const std::shared_ptr<BlockDevice> target = device;
     const bool read_only = options.fs.read_only;
     auto overlay = std::make_shared<OverlayDevice>(target);
@@ -281,7 +281,7 @@ Result<void> Volume::State::replay_fast(const format::SuperBlock& super, const s
         device = overlay;
         options.fs.read_only = false;
         TRY(assemble(super, runs, false, true));
-        Orphans owner(fs(), *layers->inodes);
+        OrphanList owner(fs(), *layers->inodes);
         TRY(replay_fast_commits(recovery.fast_commits, fs(), *layers->inodes, owner));
         return layers->journal->close();
     };
@@ -311,21 +311,21 @@ Result<void> Volume::State::replay_fast(const format::SuperBlock& super, const s
         for (const auto& [block, bytes] : changed) TRY(device->write(block.value * block_size, bytes));
         return {};
     }
-    supersedes = true;
+    replaces_log = true;
     auto logged = [&]() -> Result<void> {
         TRY(assemble(super, runs, true, false));
         {
             Handle handle = TRY(layers->journal->start(static_cast<unsigned>(changed.size()) + 1));
             for (const auto& [block, bytes] : changed) {
                 BufferRef buffer = TRY(layers->buffers->get(block, "fast commit"));
-                TRY(handle.create_access(buffer));
+                TRY(handle.get_create_access(buffer));
                 std::memcpy(buffer->data().data(), bytes.data(), bytes.size());
             }
         }
         return layers->journal->close();
     };
     done = logged();
-    supersedes = false;
+    replaces_log = false;
     layers.reset();
     return done;
 }
@@ -334,8 +334,8 @@ Result<void> Volume::State::finish_orphan(Inode& inode) {
     if (inode.links() == 0) return delete_inode(inode, *layers->inodes, *orphans);
     // A truncate that was under way.
     WriteLock guard(inode.rw);
-    if (inode.has_map()) TRY(finish_cut(inode));
-    Handle handle = TRY(fs().journal.start(Orphans::credits() + 2));
+    if (inode.has_map()) TRY(finish_truncate(inode));
+    Handle handle = TRY(fs().journal.start(OrphanList::credits() + 2));
     return orphans->remove(handle, inode);
 }
 
@@ -351,16 +351,16 @@ Result<void> Volume::State::finish_orphans() {
             }
             if (Result<void> finished = finish_orphan(**inode); !finished) {
                 if (!options.fs.read_only) return finished;
-                orphans->leave_out(fmt::format("orphan list: {}", finished.error().what));
+                orphans->report_skipped(fmt::format("orphan list: {}", finished.error().what));
                 continue;
             }
-            ++orphans_finished;
+            ++orphans_processed;
         }
-        if (options.fs.read_only && orphans_finished) return fs().journal.commit_all();
+        if (options.fs.read_only && orphans_processed) return fs().journal.commit_all();
         return {};
     };
     Result<void> done = finish();
-    fs().read_only.store(read_only || closed_by_damage.load());
+    fs().read_only.store(read_only || read_only_by_error.load());
     return done;
 }
 

@@ -9,9 +9,9 @@ namespace uext4 {
 
 namespace {
 
-using enum OptionUse;
+using enum OptionTarget;
 
-constexpr OptionRow table[] = {
+constexpr MountOption table[] = {
     {"ro", "", "verbs that read", "Read only.", image},
     {"rw", "", "mount, verbs that write",
      "Write as well. `uext4 mount -o rw` fails where only reading is possible; without it the mount is read-only then.",
@@ -120,7 +120,7 @@ std::size_t distance(std::string_view a, std::string_view b) {
     return row[b.size()];
 }
 
-bool has_name(const OptionRow& row, std::string_view name) {
+bool has_name(const MountOption& row, std::string_view name) {
     bool found = false;
     for_each_name(row, [&](std::string_view one) {
         if (one.ends_with('=')) one.remove_suffix(1);
@@ -131,10 +131,10 @@ bool has_name(const OptionRow& row, std::string_view name) {
 
 }  // namespace
 
-std::span<const OptionRow> option_table() { return table; }
+std::span<const MountOption> option_table() { return table; }
 
-const OptionRow* find_option(std::string_view name) {
-    const auto* row = std::ranges::find_if(table, [&](const OptionRow& r) { return has_name(r, name); });
+const MountOption* find_option(std::string_view name) {
+    const auto* row = std::ranges::find_if(table, [&](const MountOption& r) { return has_name(r, name); });
     return row == std::end(table) ? nullptr : row;
 }
 
@@ -143,7 +143,7 @@ std::string similar_option(std::string_view name) {
     if (name.size() > longest) return {};
     std::size_t nearest = 1 + name.size() / 4;  // two letters of a short word make another one
     std::string_view found;
-    for (const OptionRow& row : table)
+    for (const MountOption& row : table)
         for_each_name(row, [&](std::string_view one) {
             if (row.use == refused || one.ends_with('*')) return;
             const std::size_t steps = distance(name, one.substr(0, one.find('=')));

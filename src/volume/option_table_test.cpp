@@ -13,19 +13,19 @@
 namespace uext4 {
 namespace {
 
-std::string row_of_document(const OptionRow& row) {
+std::string row_of_document(const MountOption& row) {
     std::string names;
     for_each_name(row, [&](std::string_view name) { names += fmt::format("{}`{}`", names.empty() ? "" : ", ", name); });
-    const char* use = row.use == OptionUse::image     ? "verbs, mount"
-                      : row.use == OptionUse::mount   ? "mount"
-                      : row.use == OptionUse::nothing ? "all; does nothing"
+    const char* use = row.use == OptionTarget::image     ? "verbs, mount"
+                      : row.use == OptionTarget::mount   ? "mount"
+                      : row.use == OptionTarget::nothing ? "all; does nothing"
                                                       : "none: an error";
-    return fmt::format("| {} | {} | {} | {} | {} |", names, row.unit, row.otherwise, row.meaning, use);
+    return fmt::format("| {} | {} | {} | {} | {} |", names, row.unit, row.default_value, row.meaning, use);
 }
 
 TEST(OptionTable, IsTheOneOfTheDocument) {
     std::vector<std::string> expected, found;
-    for (const OptionRow& row : option_table()) expected.push_back(row_of_document(row));
+    for (const MountOption& row : option_table()) expected.push_back(row_of_document(row));
     std::ifstream document(UEXT4_SOURCE_DIR "/docs/MOUNT.md");
     bool inside = false;
     for (std::string line; std::getline(document, line);) {
@@ -38,33 +38,33 @@ TEST(OptionTable, IsTheOneOfTheDocument) {
 
 TEST(OptionTable, HasEachNameOnce) {
     std::set<std::string_view> names;
-    for (const OptionRow& row : option_table())
+    for (const MountOption& row : option_table())
         for_each_name(row, [&](std::string_view name) { EXPECT_TRUE(names.insert(name).second) << name; });
 }
 
 // A value that each option of the file system takes.
-std::string with_value(std::string_view name, const OptionRow& row) {
+std::string with_value(std::string_view name, const MountOption& row) {
     if (!row.needs_value()) return std::string(name);
     return fmt::format("{}{}", name, name == "data=" ? "ordered" : name == "errors=" ? "panic" : "1048576");
 }
 
 TEST(OptionTable, IsWhatTheParserTakes) {
-    for (const OptionRow& row : option_table())
+    for (const MountOption& row : option_table())
         for_each_name(row, [&](std::string_view name) {
             std::string text = with_value(name, row);
             if (name == "commit=") text = "commit=7";
             if (name.ends_with('*')) text = std::string(name.substr(0, 2)) + "anything=of";
             if (name == "sb=" || row.names.starts_with("noload")) text += ",ro";
             const Result<VolumeOptions> parsed = parse_volume_options(text);
-            EXPECT_EQ(parsed.has_value(), row.use != OptionUse::refused) << text;
+            EXPECT_EQ(parsed.has_value(), row.use != OptionTarget::refused) << text;
             if (!parsed) {
                 EXPECT_NE(parsed.error().what.find("is not offered here"), std::string::npos) << parsed.error().what;
                 return;
             }
-            EXPECT_EQ(!parsed->others.empty(), row.use == OptionUse::mount) << text;
-            EXPECT_EQ(!parsed->given.empty(), row.use == OptionUse::image) << text;
-            EXPECT_EQ(parse_all_options(text).has_value(), row.use != OptionUse::mount) << text;
-            if (row.use == OptionUse::nothing || row.use == OptionUse::mount) return;
+            EXPECT_EQ(!parsed->ignored.empty(), row.use == OptionTarget::mount) << text;
+            EXPECT_EQ(!parsed->given_names.empty(), row.use == OptionTarget::image) << text;
+            EXPECT_EQ(parse_all_options(text).has_value(), row.use != OptionTarget::mount) << text;
+            if (row.use == OptionTarget::nothing || row.use == OptionTarget::mount) return;
             const std::string key(name.substr(0, name.find('=')));
             const Result<VolumeOptions> other = parse_volume_options(row.needs_value() ? key : key + "=no/value");
             ASSERT_FALSE(other) << key;

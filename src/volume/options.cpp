@@ -73,7 +73,7 @@ Result<void> set_commit(VolumeOptions& o, const Option& option) {
 }
 
 Result<void> set_errors(VolumeOptions& o, const Option& option) {
-    if (option.value == "continue") o.errors = ErrorPolicy::carry_on;
+    if (option.value == "continue") o.errors = ErrorPolicy::continue_;
     else if (option.value == "remount-ro") o.errors = ErrorPolicy::remount_ro;
     else if (option.value == "panic") o.errors = ErrorPolicy::panic;
     else return fail(EINVAL, "option errors: '{}' is not continue, remount-ro or panic", option.value);
@@ -169,18 +169,18 @@ Result<void> apply_option(VolumeOptions& o, std::string_view text) {
     const std::size_t equals = text.find('=');
     const bool has_value = equals != std::string_view::npos;
     const Option option{text.substr(0, equals), has_value ? text.substr(equals + 1) : std::string_view(), has_value};
-    const OptionRow* row = find_option(option.key);
+    const MountOption* row = find_option(option.key);
     if (!row) return fail(EINVAL, "option '{}' is not known{}", text, similar_option(option.key));
-    if (row->use == OptionUse::refused) return fail(EINVAL, "option {} is not offered here", option.key);
+    if (row->use == OptionTarget::refused) return fail(EINVAL, "option {} is not offered here", option.key);
     if (has_value && !row->takes_value()) return fail(EINVAL, "option {} takes no value", option.key);
     if (row->needs_value() && option.value.empty())
         return fail(EINVAL, "option {} needs a value: {}", option.key, row->unit);
-    if (row->use == OptionUse::mount) o.others.emplace_back(text);
-    if (row->use != OptionUse::image) return {};
+    if (row->use == OptionTarget::mount) o.ignored.emplace_back(text);
+    if (row->use != OptionTarget::image) return {};
     const Rule* rule = std::ranges::find(rules, option.key, &Rule::key);
     if (rule == std::end(rules)) return fail(ENOSYS, "option {} is in the table and has no rule", option.key);
     TRY(rule->apply(o, option));
-    o.given.emplace_back(text);
+    o.given_names.emplace_back(text);
     return {};
 }
 
@@ -204,7 +204,7 @@ std::vector<std::string> add_superblock_defaults(VolumeOptions& o, const format:
     namespace d = format::default_option;
     const bool has_journal = super.has_compat(format::compat::has_journal);
     std::vector<std::string> unmet;
-    const std::vector<std::string> given = std::exchange(o.given, {});
+    const std::vector<std::string> given = std::exchange(o.given_names, {});
     const std::uint32_t bits = super.default_mount_opts;
     if (bits & d::bsd_groups) o.fs.grpid = true;
     if ((bits & d::data_mask) == d::data_journal) {
@@ -227,21 +227,21 @@ std::vector<std::string> add_superblock_defaults(VolumeOptions& o, const format:
                                : !has_journal && (key == "data" || key == "commit")
                                    ? fail(EINVAL, "option {}: there is no journal", option)
                                    : apply_option(with, option);
-        if (applied && with.others.size() != o.others.size())
+        if (applied && with.ignored.size() != o.ignored.size())
             applied = fail(EINVAL, "option {} is for who mounts", option);
         if (applied) o = std::move(with);
         else unmet.push_back("the superblock's default options: " + applied.error().what);
         return {};
     });
-    o.given.clear();
+    o.given_names.clear();
     for (const std::string& option : given) (void)apply_option(o, option);  // they were understood before
     if (has_journal && o.data_writeback)
         unmet.emplace_back("option data=writeback is taken as data=ordered: data is written before what names it");
     return unmet;
 }
 
-Result<void> check_given(const VolumeOptions& o, bool has_journal) {
-    for (const std::string& option : o.given) {
+Result<void> check_options(const VolumeOptions& o, bool has_journal) {
+    for (const std::string& option : o.given_names) {
         const std::string_view key = std::string_view(option).substr(0, option.find('='));
         if (key == "delalloc" && o.fs.data_journal)
             return fail(EINVAL, "option delalloc: with data=journal a write names its blocks at once");
@@ -263,13 +263,13 @@ Result<VolumeOptions> parse_volume_options(std::string_view text) {
                     "option sb= reads a backup superblock, which does not know what is free now: it needs ro. Before "
                     "the image can be written, e2fsck -b has to repair it");
     if (!o.replay && !o.fs.read_only) return fail(EINVAL, "option noload leaves the journal as it is: it needs ro");
-    TRY(check_given(o, true));
+    TRY(check_options(o, true));
     return o;
 }
 
 Result<VolumeOptions> parse_all_options(std::string_view text) {
     VolumeOptions o = TRY(parse_volume_options(text));
-    if (!o.others.empty()) return fail(EINVAL, "option {} is for a mount only", o.others.front());
+    if (!o.ignored.empty()) return fail(EINVAL, "option {} is for a mount only", o.ignored.front());
     return o;
 }
 

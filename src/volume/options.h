@@ -12,7 +12,7 @@
 
 namespace uext4 {
 
-enum class ErrorPolicy : std::uint8_t { from_superblock, carry_on, remount_ro, panic };
+enum class ErrorPolicy : std::uint8_t { from_superblock, continue_, remount_ro, panic };
 
 inline constexpr std::chrono::seconds default_commit_interval{5};
 
@@ -28,16 +28,16 @@ struct VolumeOptions {
     std::uint64_t cache_bytes = std::uint64_t{128} << 20;
     // cache=auto: clean contents may take more, a part of the memory that is available (pagecache/cache_budget.h).
     bool cache_grows = false;
-    bool behind_a_cache = false;       // somebody else has what was read or written before, a mount's kernel
+    bool kernel_caches = false;       // somebody else has what was read or written before, a mount's kernel
     std::uint32_t folio_bytes = 4096;  // at least a block; tests take more
     ErrorPolicy errors = ErrorPolicy::from_superblock;
     std::optional<std::uint64_t> backup_super;  // sb=N, in units of 1 KiB: read-only
     std::uint64_t offset = 0;                   // bytes into the image
     bool background = true;                     // threads that write back and delete; tests switch them off
     std::string mounted_on;                     // what the superblock is to say of it; empty: as it is
-    std::vector<std::string> given;             // what was asked for and is honoured, in order
+    std::vector<std::string> given_names;             // what was asked for and is honoured, in order
     // Options of a mount only (option_table.h), in order.
-    std::vector<std::string> others;
+    std::vector<std::string> ignored;
 };
 
 // Comma-separated; without cache= it is cache=auto. EINVAL names the option that is wrong or not known; those of a
@@ -50,7 +50,7 @@ Result<VolumeOptions> parse_all_options(std::string_view text);
 // data=writeback is taken as data=ordered.
 std::vector<std::string> add_superblock_defaults(VolumeOptions& options, const format::SuperBlock& super);
 // EINVAL for what was given and asks for a journal, where none is used, and for what excludes what is asked for now.
-Result<void> check_given(const VolumeOptions& options, bool has_journal);
+Result<void> check_options(const VolumeOptions& options, bool has_journal);
 // "64M", "4096", "1G".
 Result<std::uint64_t> parse_size(std::string_view text, std::string_view option = "size");
 

@@ -84,7 +84,7 @@ TEST(SuperblockDefaults, ThatCannotBeHonouredAreNamedAndTheOthersTaken) {
     EXPECT_TRUE(o.fs.grpid);
     EXPECT_EQ(o.offset, 0u);
     EXPECT_EQ(o.fs.atime, AtimePolicy::never);
-    EXPECT_TRUE(o.others.empty());
+    EXPECT_TRUE(o.ignored.empty());
 }
 
 // What is given and asks for a journal is refused where there is none; what the superblock asks for is only told of.
@@ -93,21 +93,21 @@ TEST(Journal, IsNeededByWhatIsGiven) {
     without.feature_compat = 0;
     VolumeOptions none = options_of("");
     EXPECT_EQ(add_superblock_defaults(none, without).size(), 3u);
-    EXPECT_TRUE(check_given(none, false));
+    EXPECT_TRUE(check_options(none, false));
     EXPECT_FALSE(none.fs.data_journal);
     EXPECT_EQ(none.fs.atime, AtimePolicy::never);
     for (const char* text : {"data=journal", "data=ordered", "data=writeback", "commit=7", "ro,data=ordered"}) {
         VolumeOptions o = options_of(text);
-        EXPECT_TRUE(check_given(o, true)) << text;
+        EXPECT_TRUE(check_options(o, true)) << text;
         add_superblock_defaults(o, without);
-        const Result<void> given = check_given(o, false);
+        const Result<void> given = check_options(o, false);
         ASSERT_FALSE(given) << text;
         EXPECT_NE(given.error().what.find(text[0] == 'r' ? text + 3 : text), std::string::npos) << given.error().what;
     }
     for (const char* text : {"commit=5", "commit=0", "commit=7,commit=5", "delalloc", "nobarrier", "ro,noload"}) {
         VolumeOptions o = options_of(text);
         add_superblock_defaults(o, without);
-        EXPECT_TRUE(check_given(o, false)) << text;
+        EXPECT_TRUE(check_options(o, false)) << text;
     }
     for (const char* text : {"ro,noload,data=ordered", "noload,commit=7,ro"})
         EXPECT_FALSE(parse_all_options(text)) << text;
@@ -140,10 +140,10 @@ TEST(DelayedAllocation, IsNotWithJournaledData) {
     for (const auto& super : {super_with(d::data_journal), super_with(0, "data=journal")}) {
         VolumeOptions o = options_of("delalloc");
         add_superblock_defaults(o, super);
-        EXPECT_FALSE(check_given(o, true));
+        EXPECT_FALSE(check_options(o, true));
         o = options_of("delalloc,data=ordered");
         add_superblock_defaults(o, super);
-        EXPECT_TRUE(check_given(o, true));
+        EXPECT_TRUE(check_options(o, true));
     }
 }
 

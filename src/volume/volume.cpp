@@ -12,7 +12,7 @@ Volume::~Volume() {
     if (!state_) return;
     if (Result<void> r = close(); !r) state_->log(fmt::format("close: {}", r.error().what));
     State& s = *state_;
-    s.tell_rest_of_damage();
+    s.log_suppressed_errors();
     s.error_marker.stop();
     s.flusher.reset();
     s.deleter.reset();
@@ -37,24 +37,24 @@ Result<void> Volume::close() {
     // error by it.
     if (!first && first.error().code == ENOSPC) first = {};
     Result<void> without_space;
-    if (Result<void> r = Flusher::flush_for_good(*s.layers->inodes, s.log); !r) {
+    if (Result<void> r = Flusher::flush_at_unmount(*s.layers->inodes, s.log); !r) {
         if (r.error().code == ENOSPC) without_space = std::move(r);
         else if (first) first = std::move(r);
     }
     FsContext& fs = s.fs();
-    if (s.orphans->uses_file() && s.orphans->file_is_empty() && !fs.journal.aborted()) {
+    if (s.orphans->uses_file() && s.orphans->file_is_empty() && !fs.journal.is_aborted()) {
         Result<Handle> handle = fs.journal.start(2);
         if (handle) (void)s.orphans->mark_present(*handle, false);
     }
     if (Result<void> r = fs.journal.close(); !r && first) first = std::move(r);
-    if (!fs.journal.aborted()) {
+    if (!fs.journal.is_aborted()) {
         Result<void> r = s.write_super([&](format::SuperBlock& super) {
             super.feature_incompat = super.feature_incompat & ~format::incompat::recover;
             std::uint16_t state = super.state;
             if (!fs.geometry.has_compat(format::compat::has_journal)) state |= format::super_state::valid;
             super.state = state;
             if (!first) s.note_error(first.error());
-            if (s.damaged.load() || !first) s.fill_in_errors(super);
+            if (s.damaged.load() || !first) s.fill_error_fields(super);
             super.set_free_blocks(fs.allocator.super_free_blocks());
             super.free_inodes_count = fs.allocator.super_free_inodes();
             super.wtime = static_cast<std::uint32_t>(s.seconds_now());
@@ -69,31 +69,31 @@ Result<void> Volume::close() {
 
 FsContext& Volume::fs() { return state_->fs(); }
 InodeTable& Volume::inodes() { return *state_->layers->inodes; }
-Orphans& Volume::orphans() { return *state_->orphans; }
+OrphanList& Volume::orphans() { return *state_->orphans; }
 Namespace& Volume::names() { return *state_->names; }
 FreezeGate& Volume::gate() { return state_->gate; }
 const VolumeOptions& Volume::options() const { return state_->options; }
-std::string Volume::primary_super_damage() const {
-    return options().backup_super ? uext4::primary_super_damage(*state_->image) : std::string();
+std::string Volume::primary_superblock_problem() const {
+    return options().backup_super ? uext4::check_primary_superblock(*state_->image) : std::string();
 }
 const format::Geometry& Volume::geometry() const { return state_->layers->geometry; }
 const RecoveryReport& Volume::recovery() const { return state_->recovery; }
-std::uint64_t Volume::orphans_finished() const { return state_->orphans_finished; }
-bool Volume::found_open() const { return state_->found_open; }
+std::uint64_t Volume::orphans_processed() const { return state_->orphans_processed; }
+bool Volume::was_not_unmounted() const { return state_->was_not_unmounted; }
 bool Volume::read_only() const { return state_->fs().read_only.load(); }
 
-Result<void> Volume::State::write_everything() {
+Result<void> Volume::State::write_all() {
     // What an aborted journal keeps from being written was told of when it was aborted, and is once more by close().
     const auto tell = [this](const std::string& line) {
-        if (!fs().journal.aborted()) log(line);
+        if (!fs().journal.is_aborted()) log(line);
     };
-    std::optional<Walks::Walk> walk(std::in_place, walks);
+    std::optional<InodeWalks::ActiveWalk> walk(std::in_place, walks);
     Result<void> first = Flusher::flush_all(*layers->inodes, tell);
     walk.reset();
-    (void)mark_errors_logged();  // what cannot be marked now is at the next one
+    (void)record_errors_in_log();  // what cannot be marked now is at the next one
     Result<void> committed = fs().journal.commit_all();
     if (committed) {
-        committed = make_durable(*device);
+        committed = flush_completed_writes(*device);
         if (!committed) fs().journal.abort(committed.error());  // what the device has dropped is not known
     }
     return committed ? first : committed;
@@ -102,48 +102,48 @@ Result<void> Volume::State::write_everything() {
 Result<void> Volume::sync() {
     State& s = *state_;
     if (s.options.fs.read_only) return {};
-    const FreezeGate::SyncPass pass(s.gate);
-    if (pass) return s.write_everything();
-    return s.fs().pages.dirty() == 0 ? Result<void>() : fail(ENOSPC, "what had no space waits for the thaw");
+    const FreezeGate::SyncEntry pass(s.gate);
+    if (pass) return s.write_all();
+    return s.fs().pages.dirty_bytes() == 0 ? Result<void>() : fail(ENOSPC, "what had no space waits for the thaw");
 }
 
-void Volume::thin_out_inodes() {
+void Volume::shrink_inodes() {
     assert_nothing_held_at_or_below(Rank::Freeze);
     State& s = *state_;
     // Where nothing runs in the background, what an operation has deleted is gone when it returns.
-    if (s.options.fs.fixed_time && s.deleter && s.deleter->busy()) s.deleter->finish_unless_frozen();
+    if (s.options.fs.fixed_time && s.deleter && s.deleter->is_busy()) s.deleter->wait_for_deletions_unless_frozen();
     InodeTable& inodes = *s.layers->inodes;
-    if (inodes.has_crowd(InodeTable::Crowd::waits_for_times)) s.store_waiting_times();
-    if (inodes.has_crowd(InodeTable::Crowd::cached)) inodes.shrink();
+    if (inodes.has_excess(InodeTable::Excess::times_pending)) s.store_all_pending_times();
+    if (inodes.has_excess(InodeTable::Excess::cached)) inodes.shrink_to_limit();
 }
 
 // Of some inodes that leave memory then; of all, where what is stored does not keep up.
-void Volume::State::store_waiting_times() {
+void Volume::State::store_all_pending_times() {
     constexpr std::size_t at_a_time = 64;
     constexpr unsigned most_rounds = 1024;  // others may go on changing files
     if (fs().read_only.load()) return;
-    const FreezeGate::TryPass pass(gate);
+    const FreezeGate::TryEntry pass(gate);
     if (!pass) return;
     try {
-        const Walks::Walk walk(walks);
+        const InodeWalks::ActiveWalk walk(walks);
         for (unsigned round = 0; round < most_rounds; ++round) {
-            const std::vector<InodeRef> waiting = layers->inodes->waiting_for_times(at_a_time);
+            const std::vector<InodeRef> waiting = layers->inodes->oldest_times_pending(at_a_time);
             // What cannot be stored waits on, for who syncs and is told.
             for (const InodeRef& inode : waiting)
                 if (!store_pending_times(*inode)) return;
-            if (waiting.empty() || !layers->inodes->is_behind()) break;
+            if (waiting.empty() || !layers->inodes->is_overcommitted()) break;
         }
     } catch (const std::bad_alloc&) {
         // If the journal ended by that it tells: the call at whose end this is done has succeeded.
     }
 }
 
-void Volume::when_read_only(std::function<void()> tell) {
+void Volume::set_read_only_callback(std::function<void()> tell) {
     MutexLock guard(state_->read_only_lock);
     state_->tell_read_only = std::move(tell);
 }
 
-void Volume::State::became_read_only() {
+void Volume::State::notify_read_only() {
     MutexLock guard(read_only_lock);
     if (tell_read_only) tell_read_only();
 }
@@ -183,22 +183,22 @@ Result<void> Volume::freeze() {
         }
     } const reopens{s};
     // Most of it while others go on; what they have deleted meanwhile when they are out.
-    if (s.deleter) s.deleter->finish();
+    if (s.deleter) s.deleter->wait_for_deletions();
     s.gate.close();
-    s.walks.finish();
-    if (s.deleter) s.deleter->finish();
-    s.gate.seal();
+    s.walks.wait_for_walks();
+    if (s.deleter) s.deleter->wait_for_deletions();
+    s.gate.close_inner();
     auto settle = [&]() -> Result<void> {
         if (UEXT4_SEAM(freeze_writes_back)) {
             // What has no space waits in memory; the image is whole without it.
-            const Result<void> written = s.write_everything();
+            const Result<void> written = s.write_all();
             if (!written && written.error().code != ENOSPC) return written;
         }
         TRY(s.fs().journal.checkpoint_all());
         s.fs().allocator.finish_discards();
         const bool no_orphans = s.orphans->uses_file() && s.orphans->file_is_empty();
-        return s.announce([&](format::SuperBlock& super) {
-            if (s.damaged.load()) s.fill_in_errors(super);  // met by readers since
+        return s.write_super_durably([&](format::SuperBlock& super) {
+            if (s.damaged.load()) s.fill_error_fields(super);  // met by readers since
             super.feature_incompat = super.feature_incompat & ~format::incompat::recover;
             if (no_orphans) super.feature_ro_compat = super.feature_ro_compat & ~format::ro_compat::orphan_present;
             if (!geometry().has_compat(format::compat::has_journal))
@@ -210,7 +210,7 @@ Result<void> Volume::freeze() {
     Result<void> done = settle();
     if (done && s.mmp) s.mmp->pause();
     s.frozen = done.has_value();
-    if (s.frozen) s.gate.all_is_durable();
+    if (s.frozen) s.gate.set_frozen();
     return done;
 }
 
@@ -229,8 +229,8 @@ Result<void> Volume::thaw() {
     if (!UEXT4_SEAM(thaw_marks_first)) s.gate.open();
     // Where the block cannot be read, the log has it, as when it cannot be renewed.
     if (thawed || thawed.error().code != EBUSY)
-        thawed = s.announce([&](format::SuperBlock& super) {
-            if (s.damaged.load()) s.fill_in_errors(super);  // met meanwhile
+        thawed = s.write_super_durably([&](format::SuperBlock& super) {
+            if (s.damaged.load()) s.fill_error_fields(super);  // met meanwhile
             if (s.orphans->uses_file())
                 super.feature_ro_compat = super.feature_ro_compat | format::ro_compat::orphan_present;
             if (geometry().has_compat(format::compat::has_journal))
@@ -239,17 +239,17 @@ Result<void> Volume::thaw() {
         });
     s.frozen = false;
     s.gate.open();
-    if (s.damaged.load()) s.error_marker.wanted();
+    if (s.damaged.load()) s.error_marker.request();
     return thawed;
 }
 
-void Volume::finish_deletions() {
-    state_->walks.finish();
-    if (state_->deleter) state_->deleter->finish();
+void Volume::wait_for_deletions() {
+    state_->walks.wait_for_walks();
+    if (state_->deleter) state_->deleter->wait_for_deletions();
 }
 
-void Volume::ask_who_keeps(std::function<bool(const InodeRef&)> keeps) {
-    if (state_->deleter) state_->deleter->ask_who_keeps(std::move(keeps));
+void Volume::set_keep_callback(std::function<bool(const InodeRef&)> keeps) {
+    if (state_->deleter) state_->deleter->set_keep_callback(std::move(keeps));
 }
 
 }  // namespace uext4

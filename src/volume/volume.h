@@ -27,17 +27,17 @@ public:
 
     FsContext& fs();
     InodeTable& inodes();
-    Orphans& orphans();
+    OrphanList& orphans();
     Namespace& names();
     FreezeGate& gate();
     const VolumeOptions& options() const;
     // With option sb=: what is wrong with the primary superblock, empty where it is sound.
-    std::string primary_super_damage() const;
+    std::string primary_superblock_problem() const;
     const format::Geometry& geometry() const;
     const RecoveryReport& recovery() const;  // what was found in the journal at open
-    std::uint64_t orphans_finished() const;
+    std::uint64_t orphans_processed() const;
     // It was found as a mount that still ran, or was killed, leaves it: the superblock's counters were not believed.
-    bool found_open() const;
+    bool was_not_unmounted() const;
     bool read_only() const;
 
     // All dirty data, then one commit.
@@ -45,10 +45,10 @@ public:
     // For whoever uses more files than memory is to hold, with Call held at most: lets go of what is cached of others,
     // and of these, and stores times that keep others, in the transaction that runs (but not while frozen). Waits for a
     // commit where far too many wait for one.
-    void thin_out_inodes();
+    void shrink_inodes();
     // Told once the file system has become read-only by damage, or by the end of the journal: by any thread, with locks
     // held, so that `tell` must not wait. Empty: nobody.
-    void when_read_only(std::function<void()> tell);
+    void set_read_only_callback(std::function<void()> tell);
     SpaceCounts counts() const;
     std::uint64_t overhead_blocks();  // the file system's own structures (statfs)
     // Nothing changes on the device until thaw(); the image, copied, needs no replay. Does not nest: EBUSY for what is
@@ -57,14 +57,14 @@ public:
     Result<void> thaw();
     // Until all is deleted that is queued now (close and freeze do it as well). Nothing may be held: the deleter may
     // wait for a thaw.
-    void finish_deletions();
+    void wait_for_deletions();
     // For whoever answers for inodes without references to them: Deleter::ask_who_keeps().
-    void ask_who_keeps(std::function<bool(const InodeRef&)> keeps);
+    void set_keep_callback(std::function<bool(const InodeRef&)> keeps);
     // For who met ENOSPC, with nothing held: waits for what gives space back (deletions, writeback of promised data, a
     // commit of what was freed, discards), each for what there is of it now. `given_back`: times_space_was_given_back()
     // before the attempt. False when there is nothing to gain by another attempt.
-    bool gain_space(std::uint64_t given_back);
-    std::uint64_t times_space_was_given_back() const;
+    bool wait_for_space(std::uint64_t given_back);
+    std::uint64_t free_count_generation() const;
 
     struct State;
 

@@ -16,7 +16,7 @@
 namespace uext4 {
 
 // The layers below the volume, from one superblock. Built twice when there is a journal: first to find it.
-struct Layers {
+struct VolumeLayers {
     format::Geometry geometry;
     std::unique_ptr<BufferCache> buffers;
     std::unique_ptr<Journal> journal;
@@ -25,12 +25,12 @@ struct Layers {
     std::unique_ptr<FsContext> fs;
     std::unique_ptr<InodeTable> inodes;
 
-    Layers() = default;
-    Layers(Layers&&) = default;
-    Layers& operator=(Layers&&) = delete;
+    VolumeLayers() = default;
+    VolumeLayers(VolumeLayers&&) = default;
+    VolumeLayers& operator=(VolumeLayers&&) = delete;
     // Upper layers go first.
-    ~Layers() {
-        if (pages) pages->end_sharing();
+    ~VolumeLayers() {
+        if (pages) pages->leave_memory_limit();
         if (inodes) inodes->evict_all();
         inodes.reset();
         fs.reset();
@@ -46,37 +46,37 @@ struct Volume::State {
     std::shared_ptr<BlockDevice> image;
     VolumeOptions options;
     LogCallback log;
-    ErrorPolicy errors = ErrorPolicy::carry_on;
-    std::unique_ptr<MultipleMount> mmp;
-    std::shared_ptr<FencedDevice> fence;  // before `image`, with mmp
-    std::optional<Layers> layers;
-    std::unique_ptr<Orphans> orphans;
+    ErrorPolicy errors = ErrorPolicy::continue_;
+    std::unique_ptr<MultiMountProtection> mmp;
+    std::shared_ptr<FencedDevice> write_fence;  // before `image`, with mmp
+    std::optional<VolumeLayers> layers;
+    std::unique_ptr<OrphanList> orphans;
     std::unique_ptr<Namespace> names;
     FreezeGate gate;
-    Walks walks;
-    ErrorMarker error_marker;  // not without background threads
-    std::unique_ptr<Deleter> deleter;
+    InodeWalks walks;
+    ErrorRecorder error_marker;  // not without background threads
+    std::unique_ptr<InodeDeleter> deleter;
     std::unique_ptr<Flusher> flusher;
     RecoveryReport recovery;
-    std::uint64_t orphans_finished = 0;
-    bool found_open = false;
+    std::uint64_t orphans_processed = 0;
+    bool was_not_unmounted = false;
     std::uint64_t overhead = 0;
-    std::atomic<bool> damaged{false}, closed_by_damage{false}, panicking{false};
-    Mutex told_lock{Rank::Leaf, "Volume::told"};
-    std::set<std::string> told UEXT4_GUARDED_BY(told_lock);  // damage that the log has
+    std::atomic<bool> damaged{false}, read_only_by_error{false}, panicking{false};
+    Mutex error_lock{Rank::Leaf, "Volume::told"};
+    std::set<std::string> reported_errors UEXT4_GUARDED_BY(error_lock);  // damage that the log has
     // What the superblock is to say of the damage that was met since it was told of it.
-    struct MetError {
+    struct RecordedError {
         std::int64_t time = 0;  // seconds
         Error error;
     };
-    std::uint32_t errors_met UEXT4_GUARDED_BY(told_lock) = 0;
-    MetError first_error UEXT4_GUARDED_BY(told_lock), last_error UEXT4_GUARDED_BY(told_lock);
-    std::uint64_t unreadable UEXT4_GUARDED_BY(told_lock) = 0;  // blocks, since:
-    std::chrono::nanoseconds unreadable_since UEXT4_GUARDED_BY(told_lock){};
+    std::uint32_t error_count UEXT4_GUARDED_BY(error_lock) = 0;
+    RecordedError first_error UEXT4_GUARDED_BY(error_lock), last_error UEXT4_GUARDED_BY(error_lock);
+    std::uint64_t unreadable UEXT4_GUARDED_BY(error_lock) = 0;  // blocks, since:
+    std::chrono::nanoseconds unreadable_since UEXT4_GUARDED_BY(error_lock){};
     Mutex freeze_lock{Rank::Freeze, "Volume::freeze", 0};
     bool frozen = false;
     bool closed = false;
-    bool supersedes = false;  // the log that is opened holds fast commits that were replayed
+    bool replaces_log = false;  // the log that is opened holds fast commits that were replayed
 
     Mutex read_only_lock{Rank::Leaf, "Volume::tell_read_only", 0};
     std::function<void()> tell_read_only UEXT4_GUARDED_BY(read_only_lock);
@@ -88,27 +88,27 @@ struct Volume::State {
     Result<void> open();
     Result<void> finish_orphan(Inode& inode);
     Result<void> finish_orphans();
-    Result<void> replay_fast(const format::SuperBlock& super, const std::vector<BlockRun>& runs);
-    Result<void> take_over_journal_error();
+    Result<void> replay_logged_fast_commits(const format::SuperBlock& super, const std::vector<BlockRun>& runs);
+    Result<void> import_journal_error();
     Result<void> write_super(const std::function<void(format::SuperBlock&)>& change);
     // Of a mount that goes on: whether there may be something in the log. Where it is not known what the device says of
     // that, nothing goes there any more.
-    Result<void> announce(const std::function<void(format::SuperBlock&)>& change);
-    Result<void> write_everything();
-    void store_waiting_times();
-    void became_read_only();
-    void met_corruption(const Error& error);
-    void tell_damage(const Error& error);
-    void tell_rest_of_damage();
+    Result<void> write_super_durably(const std::function<void(format::SuperBlock&)>& change);
+    Result<void> write_all();
+    void store_all_pending_times();
+    void notify_read_only();
+    void handle_corruption(const Error& error);
+    void log_error(const Error& error);
+    void log_suppressed_errors();
     void note_error(const Error& error);
-    void fill_in_errors(format::SuperBlock& super);
-    Result<void> mark_errors();  // on the device, past the journal: for who ends
+    void fill_error_fields(format::SuperBlock& super);
+    Result<void> record_errors();  // on the device, past the journal: for who ends
     // In the running transaction, from inside of the gate. False: there are none.
-    Result<bool> mark_errors_logged();
-    void mark_errors_now();  // and durable; not while frozen
+    Result<bool> record_errors_in_log();
+    void record_errors_now();  // and durable; not while frozen
     [[noreturn]] void panic();
     // One damage is met on several levels of an operation, and by each one that comes by.
-    bool is_news(const Error& error);
+    bool is_new_error(const Error& error);
 };
 
 }  // namespace uext4

@@ -7,51 +7,51 @@
 
 namespace uext4 {
 
-class Walks {
+class InodeWalks {
 public:
-    class Walk {
+    class ActiveWalk {
     public:
-        explicit Walk(Walks& walks, SourceLocation where = SourceLocation::current()) : walks_(walks) {
+        explicit ActiveWalk(InodeWalks& walks, SourceLocation where = SourceLocation::current()) : walks_(walks) {
             MutexLock guard(walks_.lock_);
-            number_ = walks_.under_way_.begin("walk over the files", where);
+            number_ = walks_.pending_.begin("walk over the files", where);
         }
-        ~Walk() {
+        ~ActiveWalk() {
             MutexLock guard(walks_.lock_);
-            walks_.under_way_.end(number_);
+            walks_.pending_.end(number_);
             walks_.changed_.notify_all();
         }
-        Walk(const Walk&) = delete;
-        Walk& operator=(const Walk&) = delete;
+        ActiveWalk(const ActiveWalk&) = delete;
+        ActiveWalk& operator=(const ActiveWalk&) = delete;
 
     private:
-        Walks& walks_;
+        InodeWalks& walks_;
         std::uint64_t number_ = 0;
     };
 
     // Until those that are under way are over.
-    void finish() {
+    void wait_for_walks() {
         MutexLock guard(lock_);
-        const std::uint64_t last = under_way_.begun();
-        while (const auto oldest = under_way_.oldest(last)) changed_.wait(lock_, *oldest);
+        const std::uint64_t last = pending_.begun();
+        while (const auto oldest = pending_.oldest(last)) changed_.wait(lock_, *oldest);
     }
     // The same for who may be the one that is to thaw: not while the gate is closed, which a walk may wait for.
-    void finish_unless_frozen(const FreezeGate& gate) {
+    void wait_for_walks_unless_frozen(const FreezeGate& gate) {
         std::uint64_t last = 0;
         {
             MutexLock guard(lock_);
-            last = under_way_.begun();
+            last = pending_.begun();
         }
-        while (!gate.closed()) {
+        while (!gate.is_closed()) {
             MutexLock guard(lock_);
-            if (!under_way_.oldest(last)) return;
-            changed_.wait_for(lock_, FreezeGate::glance);
+            if (!pending_.oldest(last)) return;
+            changed_.wait_for(lock_, FreezeGate::poll_interval);
         }
     }
 
 private:
     Mutex lock_{Rank::Leaf, "Walks"};
     CondVar changed_{"walks"};
-    UnderWay under_way_ UEXT4_GUARDED_BY(lock_);
+    PendingOperations pending_ UEXT4_GUARDED_BY(lock_);
 };
 
 }  // namespace uext4

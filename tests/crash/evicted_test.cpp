@@ -47,7 +47,7 @@ TEST_F(Found, WhatLeavesMemoryIsDurable) {
         if (round % 3 != 0) ASSERT_TRUE(Flusher::flush_all(inodes));
         if (round % 3 == 2) ASSERT_TRUE(fs->volume().fs().journal.commit_all());
         for (int i = 0; i < 10; ++i) open(name(static_cast<int>(random() % many)), O_RDONLY);
-        inodes.shrink();
+        inodes.shrink_to_limit();
         std::vector<int> gone;
         for (int i = 0; i < many; ++i)
             if (!inodes.find(numbers[static_cast<std::size_t>(i)])) gone.push_back(i);

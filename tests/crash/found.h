@@ -55,7 +55,7 @@ protected:
             ASSERT_TRUE(closed) << cut << ": " << closed.error().what;
             auto report = check((*closed)->volume());
             ASSERT_TRUE(report);
-            EXPECT_TRUE(report->clean()) << cut << ": " << report->problems.front().what;
+            EXPECT_TRUE(report->clean()) << cut << ": " << report->problems.front().message;
         }
     }
 

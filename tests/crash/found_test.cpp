@@ -146,7 +146,7 @@ TEST_F(Found, AnFsyncCommitsWhatWasDoneBeforeTheInodeLeftMemory) {
     }
     ASSERT_TRUE(Flusher::flush_all(inodes));
     for (int i = 10; i < 40; ++i) open(fmt::format("/n{}", i), O_RDONLY);
-    inodes.shrink();
+    inodes.shrink_to_limit();
     ASSERT_TRUE(open("/n7", O_RDWR)->sync(false));
     std::shared_ptr<MemoryDevice> cut = before->clone();
     ASSERT_TRUE(RecordingDevice::replay(device->log(), device->log_size(), *cut));
@@ -182,7 +182,7 @@ void grow_by(OpenFile& file, FileSystem& fs, int how) {
 std::ptrdiff_t in_first_block(FileSystem& fs, Inode& inode, std::size_t from, std::byte what) {
     std::vector<std::byte> block(4096);
     EXPECT_TRUE(fs.extents(inode, 0, block.size(), [&](const Mapping& first) {
-        EXPECT_EQ(first.place, Place::mapped);
+        EXPECT_EQ(first.state, BlockState::mapped);
         EXPECT_TRUE(inode.fs().device.read(first.block.value * block.size(), block));
         return false;
     }));

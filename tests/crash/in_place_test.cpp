@@ -79,9 +79,9 @@ protected:
         Inode& inode = there.inode();
         if (inode.size_hint() % bs == 0) return;
         MutexLock guard(inode.map_lock);
-        const auto last = inode.places().lookup(inode.size() / bs * bs, bs);
+        const auto last = inode.extent_status().lookup(inode.size() / bs * bs, bs);
         ASSERT_TRUE(last);
-        if (last->place != Place::mapped) return;
+        if (last->state != BlockState::mapped) return;
         std::string raw(bs, '\0');
         ASSERT_TRUE(inode.fs().device.read(last->block.value * bs, std::as_writable_bytes(std::span(raw))));
         EXPECT_EQ(raw.find_first_not_of('\0', inode.size() % bs), std::string::npos) << "behind the end, cut " << cut;
@@ -287,11 +287,11 @@ TEST_F(Found, AnImageOnItsWayHomeIsNotWrittenOverWhatComesBehindIt) {
         std::uint64_t home = 0;
         {
             MutexLock guard(file->inode().map_lock);
-            const auto place = file->inode().places().lookup(bs, bs);
-            ASSERT_TRUE(place && place->place == Place::mapped);
+            const auto place = file->inode().extent_status().lookup(bs, bs);
+            ASSERT_TRUE(place && place->state == BlockState::mapped);
             home = place->block.value * bs;
         }
-        ASSERT_TRUE(fs->volume().fs().logged_blocks.any());
+        ASSERT_TRUE(fs->volume().fs().logged_data_blocks.has_any());
         DeviceFault stuck;
         stuck.effect = DeviceFault::Effect::Stick;
         stuck.kinds = {DeviceRequest::Kind::Write};
@@ -343,8 +343,8 @@ TEST_F(Found, WhatWaitsIsWrittenBesideABlockThatTheDeviceRefuses) {
     refused.kinds = {DeviceRequest::Kind::Write};
     {
         MutexLock guard(file->inode().map_lock);
-        const auto place = file->inode().places().lookup(5 * bs, bs);
-        ASSERT_TRUE(place && place->place == Place::mapped);
+        const auto place = file->inode().extent_status().lookup(5 * bs, bs);
+        ASSERT_TRUE(place && place->state == BlockState::mapped);
         refused.offset = place->block.value * bs;
         refused.length = bs;
     }

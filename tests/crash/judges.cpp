@@ -55,8 +55,8 @@ Result<Tree> look(const std::shared_ptr<BlockDevice>& image, const std::string& 
     if (checked) {
         const CheckReport report = TRY(check(fs->volume()));
         if (!report.clean())
-            return fail(EUCLEAN, "check after recovery: {}: {} ({} problems)", report.problems.front().where,
-                        report.problems.front().what, report.problems.size());
+            return fail(EUCLEAN, "check after recovery: {}: {} ({} problems)", report.problems.front().structure,
+                        report.problems.front().message, report.problems.size());
     }
     return capture(*fs);
 }
@@ -86,7 +86,7 @@ Result<bool> is_forgotten_attributes(const std::shared_ptr<BlockDevice>& image, 
     std::set<std::uint64_t> forgotten;
     static const std::regex orphan("Clearing orphaned inode ([0-9]+)");
     for (std::sregex_iterator it(cleared.begin(), cleared.end(), orphan), end; it != end; ++it) {
-        const auto place = TRY(context.allocator.place_of(InodeNr(std::stoull((*it)[1]))));
+        const auto place = TRY(context.allocator.locate_inode(InodeNr(std::stoull((*it)[1]))));
         BufferRef table = TRY(context.buffers.read(place.block, "inode table"));
         const auto& inode = view_as<format::InodeDisk>(table->data(), place.offset);
         if (inode.flags & format::inode_flag::inline_data)

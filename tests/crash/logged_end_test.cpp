@@ -49,8 +49,8 @@ protected:
     }
     std::uint64_t block_at(std::size_t offset) {
         MutexLock guard(file->inode().map_lock);
-        const auto m = file->inode().places().lookup(offset / bs * bs, bs);
-        EXPECT_TRUE(m && m->place == Place::mapped);
+        const auto m = file->inode().extent_status().lookup(offset / bs * bs, bs);
+        EXPECT_TRUE(m && m->state == BlockState::mapped);
         return m ? m->block.value : 0;
     }
     // All that is free goes to /g, `block` among it.
@@ -66,7 +66,7 @@ protected:
         for (std::size_t at = 0; at < contents.size(); at += bs) is_in_it |= block_at(at) == block;
         EXPECT_TRUE(is_in_it);
     }
-    bool is_logged(std::size_t offset) { return fs->volume().fs().logged_blocks.has(BlockNr(block_at(offset)), 1); }
+    bool is_logged(std::size_t offset) { return fs->volume().fs().logged_data_blocks.has(BlockNr(block_at(offset)), 1); }
     static std::string read_all(OpenFile& from) {
         std::string got(1u << 20, '\0');
         const auto n = from.read(0, std::as_writable_bytes(std::span(got)));
@@ -91,7 +91,7 @@ protected:
         for (auto index = pages.next_cached(0); index; index = pages.next_cached(*index + 1)) {
             auto folio = pages.lock(*index, false);
             ASSERT_TRUE(folio && *folio && !(*folio)->dirty);
-            pages.drop(std::move(*folio));
+            pages.remove(std::move(*folio));
         }
     }
 
@@ -156,7 +156,7 @@ TEST_P(LoggedEnd, IsMadeUnwrittenAndWrittenAgain) {
     ASSERT_TRUE(is_logged(bs));
     const BlockNr block(block_at(bs));
     ASSERT_TRUE(file->fallocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, bs, bs));
-    EXPECT_FALSE(fs->volume().fs().logged_blocks.has(block, 1));
+    EXPECT_FALSE(fs->volume().fs().logged_data_blocks.has(block, 1));
     put(*file, bs, std::string(bs, 'c'));
     sync();
     expect_kept();
@@ -182,7 +182,7 @@ TEST_P(LoggedEnd, IsRemoved) {
     auto top = fs->resolve("/", root);
     ASSERT_TRUE(top);
     ASSERT_TRUE(fs->unlink(**top, "f", root, true));
-    fs->volume().inodes().shrink();
+    fs->volume().inodes().shrink_to_limit();
     ASSERT_TRUE(fs->sync());
     take_all_there_is(block);
     expect_kept("/g");

@@ -71,7 +71,7 @@ Result<void> scatter(FileSystem& fs, const Operation& o, unsigned serial) {
     }
     auto parent = TRY(fs.resolve_parent(between, root));
     TRY(fs.unlink(*parent.directory, parent.name, root, true));
-    fs.volume().finish_deletions();
+    fs.volume().wait_for_deletions();
     return {};
 }
 
@@ -224,7 +224,7 @@ Result<void> perform(FileSystem& fs, const Operation& o, unsigned serial) {
         case Kind::Rmdir: return make(fs, o);
         case Kind::Scatter: return scatter(fs, o, serial);
         case Kind::Fill: return fill(fs, o);
-        case Kind::Commit: fs.volume().finish_deletions(); return fs.volume().fs().journal.commit_all();
+        case Kind::Commit: fs.volume().wait_for_deletions(); return fs.volume().fs().journal.commit_all();
         case Kind::Fsync:
         case Kind::Fdatasync:
         case Kind::Sync: return sync_path(fs, o);

@@ -29,14 +29,14 @@ bool expected(const Error& error) {
 Result<void> disturb(FileSystem& fs, Between between) {
     if (between == Between::write_back || between == Between::both) TRY(Flusher::flush_all(fs.volume().inodes()));
     if (between == Between::commit || between == Between::both) TRY(fs.volume().fs().journal.commit_all());
-    if (between == Between::both) fs.volume().finish_deletions();
+    if (between == Between::both) fs.volume().wait_for_deletions();
     return {};
 }
 
 std::uint64_t transaction_of(FileSystem& fs) {
     const Journal& journal = fs.volume().fs().journal;
-    const Tid newest = journal.running();
-    return journal.collects(newest) ? newest : newest + 1;
+    const Tid newest = journal.running_tid();
+    return journal.is_open(newest) ? newest : newest + 1;
 }
 
 // A file keeps its number while it is in one tree after the other.

@@ -17,7 +17,7 @@ namespace uext4::crash {
 
 namespace {
 
-std::string quoted(const std::string& text) {
+std::string quote(const std::string& text) {
     std::string out = "\"";
     for (const char c : text) {
         if (c == '"' || c == '\\') out += '\\';
@@ -217,7 +217,7 @@ std::string json(const std::vector<Tally>& tallies, const std::vector<Failure>& 
             "{}{{\"workload\": {}, \"image\": {}, \"mode\": {}, \"recordings\": {}, \"states\": {}, "
             "\"prefix_percent\": {}, \"cut_recoveries\": {}, \"used_again\": {}, \"e2fsck\": {}, \"kernel\": {}, "
             "\"failures\": {}, \"trace\": \"{:016x}\"}}",
-            i ? ", " : "", quoted(t.workload), quoted(t.format), quoted(t.mode), t.recordings, t.all_states(),
+            i ? ", " : "", quote(t.workload), quote(t.format), quote(t.mode), t.recordings, t.all_states(),
             t.prefix_percent, t.cut_recoveries, t.second_lives, t.by_e2fsck, t.by_kernel, t.failures, t.trace);
     }
     const Tally sum = sum_of(tallies);
@@ -226,9 +226,9 @@ std::string json(const std::vector<Tally>& tallies, const std::vector<Failure>& 
         "{}, "
         "\"kept\": {}}}, \"said\": [{}, {}, {}], \"failures\": [",
         sum.all_states(), sum.by_e2fsck, sum.by_kernel, sum.states[static_cast<int>(CutKind::lying)], sum.lying_opened,
-        sum.lying_sound, sum.lying_kept, quoted(prefixes_of(tallies)), quoted(judges_of(tallies, kernel)),
-        quoted(lying_of(tallies)));
-    for (std::size_t i = 0; i < failures.size(); ++i) out += (i ? ", " : "") + quoted(text_of(failures[i]));
+        sum.lying_sound, sum.lying_kept, quote(prefixes_of(tallies)), quote(judges_of(tallies, kernel)),
+        quote(lying_of(tallies)));
+    for (std::size_t i = 0; i < failures.size(); ++i) out += (i ? ", " : "") + quote(text_of(failures[i]));
     return out + "]}\n";
 }
 

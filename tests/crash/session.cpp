@@ -57,7 +57,7 @@ Result<void> Session::store_through_map(const Operation& o, unsigned serial) {
         mapped.map = TRY(maps_->map({.inode = file->inode_ref(),
                                      .length = static_cast<std::size_t>(round_up(end, page)),
                                      .protection = PROT_READ | PROT_WRITE,
-                                     .may_store = true}));
+                                     .may_write = true}));
         mapped.length = round_up(end, page);
     }
     return maps_->store(*mapped.map, o.offset, bytes_of_write(serial, o.offset, end - o.offset));

@@ -90,7 +90,7 @@ Result<void> find_strays(FileSystem& fs, Tree& tree) {
         BlockNr block;
         const InodeRef inode = TRY(fs.inode(InodeNr(node.inode)));
         TRY(fs.extents(*inode, last, bs, [&](const Mapping& m) {
-            if (m.place == Place::mapped) block = m.block + (last - m.offset) / bs;
+            if (m.state == BlockState::mapped) block = m.block + (last - m.offset) / bs;
             return false;
         }));
         if (!block) continue;

@@ -17,7 +17,7 @@ std::string behind_the_end(World& after) {
     BlockNr place;
     after.expect(after.fs().extents(file->inode(), last, block,
                                     [&](const Mapping& m) {
-                                        if (m.place == Place::mapped) place = m.block + (last - m.offset) / block;
+                                        if (m.state == BlockState::mapped) place = m.block + (last - m.offset) / block;
                                         return false;
                                     }),
                  "extents");

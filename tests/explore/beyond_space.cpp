@@ -27,7 +27,7 @@ void write_late(World& w, OpenFile& file, std::uint64_t offset, char fill) {
     if (!count && count.error().code != ENOSPC) w.wrong("write: " + count.error().what);
     const std::size_t done = count.value_or(0);
     if (done < piece)
-        w.require(w.expect(file.write_beyond_space(offset + done, in.subspan(done)), "beyond") == piece - done,
+        w.require(w.expect(file.write_beyond_reserved_space(offset + done, in.subspan(done)), "beyond") == piece - done,
                   "a short one");
 }
 

@@ -99,8 +99,8 @@ TEST_F(DeadlockReport, OfTwoFolios) {
         Thread b("t:b", [&] {
             const auto two = file.lock_for_change(5, true);  // folios: b has 5
             this_thread::yield();
-            const RanksApart against_the_order;
-            const auto one = file.lock_run_for_change(3, 1);  // folios: b wants 3
+            const RankSuspension against_the_order;
+            const auto one = file.lock_range_for_change(3, 1);  // folios: b wants 3
         });
     });
     EXPECT_EQ(found(), "deadlock") << text();
@@ -161,7 +161,7 @@ TEST_F(DeadlockReport, OfAFolioAndATransaction) {
         Thread a("t:a", [&] {
             const Result<Handle> handle = journal.start(4);  // transaction: a has a handle
             this_thread::yield();
-            const RanksApart against_the_order;
+            const RankSuspension against_the_order;
             const auto folio = file.lock(3, true);  // transaction: a wants 3
         });
         Thread b("t:b", [&] {
@@ -197,7 +197,7 @@ TEST_F(DeadlockReport, OfTheFreezeGate) {
         FreezeGate gate;
         SharedMutex rw(Rank::Inode, "Inode::rw", 12);
         Thread a("t:a", [&] {
-            std::optional<FreezeGate::Pass> pass;
+            std::optional<FreezeGate::Entry> pass;
             pass.emplace(gate, SourceLocation::current());  // gate: a is inside
             this_thread::yield();
             const WriteLock lock(rw);  // gate: a wants rw
@@ -205,12 +205,12 @@ TEST_F(DeadlockReport, OfTheFreezeGate) {
         Thread f("t:f", [&] {
             const WriteLock lock(rw);  // gate: f has rw
             this_thread::yield();
-            const RanksApart against_the_order;
+            const RankSuspension against_the_order;
             gate.close();  // gate: f closes
         });
         Thread late("t:late", [&] {
             this_thread::yield();
-            const FreezeGate::SyncPass pass(gate);  // gate: late wants in
+            const FreezeGate::SyncEntry pass(gate);  // gate: late wants in
         });
     });
     EXPECT_EQ(found(), "deadlock") << text();
@@ -229,9 +229,9 @@ TEST_F(DeadlockReport, OfAThreadThatWaitsForItsOwnThaw) {
         FreezeGate gate;
         Thread f("t:f", [&] {
             gate.close();  // thaw: f freezes
-            gate.seal();
-            gate.all_is_durable();
-            const FreezeGate::Pass pass(gate);  // thaw: f wants in
+            gate.close_inner();
+            gate.set_frozen();
+            const FreezeGate::Entry pass(gate);  // thaw: f wants in
         });
     });
     EXPECT_EQ(found(), "deadlock") << text();
@@ -315,8 +315,8 @@ TEST_F(DeadlockReportOfAFileSystem, NamesTheCallers) {
         Thread f("t:f", [&] {
             fs->volume().gate().close();  // layers: f closes
             this_thread::yield();
-            const RanksApart against_the_order;
-            const WriteLock call(file->inode().call);  // layers: f wants the file
+            const RankSuspension against_the_order;
+            const WriteLock call(file->inode().call_lock);  // layers: f wants the file
         });
         Thread w("t:w", [&] {
             const std::string bytes(5000, 'x');

@@ -23,7 +23,7 @@ void prepare(World& w) {
     other.reset();
     auto top = w.expect(w.fs().root(), "root");
     w.expect(w.fs().unlink(*top, "other", Credentials::root(), false), "unlink");
-    w.fs().volume().finish_deletions();
+    w.fs().volume().wait_for_deletions();
     w.expect(w.open("/f", O_CREAT | O_RDWR)->truncate(size), "truncate");
     w.expect(w.fs().sync(), "sync");
 }

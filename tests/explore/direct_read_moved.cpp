@@ -14,7 +14,7 @@ constexpr std::size_t block = 4096, room = 4;
 std::uint64_t block_of(World& w, OpenFile& file) {
     std::uint64_t block_nr = 0;
     w.expect(
-        list_extents(file.inode(), 0, block, [&](const Mapping& run) { return block_nr = run.block.value, false; }),
+        for_each_extent(file.inode(), 0, block, [&](const Mapping& run) { return block_nr = run.block.value, false; }),
         "the extents");
     return block_nr;
 }
@@ -23,7 +23,7 @@ std::uint64_t block_of(World& w, OpenFile& file) {
 std::uint64_t end_of_other(World& w) {
     std::uint64_t end = 0;
     w.expect(
-        list_extents(w.open("/other")->inode(), 0, 1 << 24, [&](const Mapping& run) { return end = run.end(), true; }),
+        for_each_extent(w.open("/other")->inode(), 0, 1 << 24, [&](const Mapping& run) { return end = run.end(), true; }),
         "the extents");
     return end;
 }

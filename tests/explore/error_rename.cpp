@@ -59,7 +59,7 @@ void run(World& w) {
     auto rename = [&](std::size_t i) {
         moved[i] = w.done(w.fs().rename(*a, moves[i].name, *b, moves[i].onto, moves[i].flags, root, false), "rename");
     };
-    auto forget = [&] { w.fs().volume().fs().buffers.drop_all_clean(); };
+    auto forget = [&] { w.fs().volume().fs().buffers.invalidate_all_clean(); };
     w.run({{"files", [&] { forget(), rename(0), forget(), rename(3); }},
            {"directories", [&] { forget(), rename(1), rename(2); }},
            {"forget", [&] {

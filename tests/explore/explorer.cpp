@@ -241,7 +241,7 @@ Schedule Explorer::shrink(const Scenario& scenario, const Design& design, const 
 
 namespace uext4::seams {
 
-bool kept(const char* name) {
+bool is_enabled(const char* name) {
     const std::string_view seam(name + std::strlen("seam:"));
     if (seam == "lock_order_ends") {
         if (explore::shared_for_signals) ++explore::shared_for_signals->counters.against_order;

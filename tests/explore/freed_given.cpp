@@ -26,7 +26,7 @@ void run(World& w) {
     w.run({{"remove",
             [&] {
                 w.expect(w.fs().unlink(**w.fs().root(), "removed", Credentials::root(), false), "unlink");
-                w.fs().volume().finish_deletions();
+                w.fs().volume().wait_for_deletions();
                 w.expect(w.fs().volume().fs().journal.commit_all(), "commit");
             }},
            {"punch",

@@ -81,7 +81,7 @@ void run(World& w) {
             [&] {
                 freezing.change_all(
                     {make("symlink", "symlink", S_IFLNK | 0777, 0, "a"), make("mknod", "node", S_IFCHR | 0644, 0x103),
-                     step("O_TMPFILE", [&] { return fs.create_unnamed(*top, S_IFREG | 0644, 0, root, false); })});
+                     step("O_TMPFILE", [&] { return fs.create_tmpfile(*top, S_IFREG | 0644, 0, root, false); })});
             }},
            {"attributes",
             [&] {
@@ -95,7 +95,7 @@ void run(World& w) {
             [&] {
                 freezing.change_all(
                     {step("removexattr", [&] { return fs.remove_xattr(*b, "user.old", root, false); }),
-                     step("set-id bits", [&] { return fs.remove_privileges(*b, somebody); }),
+                     step("set-id bits", [&] { return fs.remove_suid(*b, somebody); }),
                      step("flag d", [&] { return fs.set_flags(*b, fs.get_flags(*b) | flag::nodump, root, false); }),
                      step("label", [&] { return fs.set_label("new"); })});
             }},

@@ -20,7 +20,7 @@ std::string Shown::difference(const Shown& got) const {
 
 bool Freezing::is_freezing() {
     bool closed = false;
-    w_.quietly([&] { closed = w_.fs().volume().gate().closed(); });
+    w_.quietly([&] { closed = w_.fs().volume().gate().is_closed(); });
     return closed;
 }
 
@@ -41,7 +41,7 @@ void Freezing::freeze_and_thaw() {
     const std::string changed = frozen.shown.difference(show(w_));
     w_.require(changed.empty(), "it has changed while it was frozen: " + changed);
     FsContext& fs = w_.fs().volume().fs();
-    w_.require(fs.pages.dirty() == 0, "something is dirty in a frozen file system");
+    w_.require(fs.pages.dirty_bytes() == 0, "something is dirty in a frozen file system");
     w_.expect(fs.journal.commit_all(), "commit");  // writes, where a transaction runs
     all_.push_back(std::move(frozen));
     w_.forbid_writes(false);

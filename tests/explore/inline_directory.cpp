@@ -31,7 +31,7 @@ Names list(World& w, Inode& dir) {
         w.expect(w.fs().read_directory(dir, cookie,
                                        [&](const DirectoryEntry& e) {
                                            seen.emplace(e.name);
-                                           cookie = e.next;
+                                           cookie = e.next_cookie;
                                            more = true;
                                            return false;
                                        }),

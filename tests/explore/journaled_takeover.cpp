@@ -20,9 +20,9 @@ void run(World& w) {
     PageCache& cache = w.fs().volume().fs().pages;
     w.write(*file, 0, size, 'b');
     // The cache is full, and what is in it may go, but for those pages.
-    for (std::size_t at = 0; at < others * page && cache.used() <= cache.limit(); at += page)
+    for (std::size_t at = 0; at < others * page && cache.used_bytes() <= cache.limit(); at += page)
         (void)w.read(*cached, at, page);
-    w.require(cache.used() > cache.limit(), "the cache is not full");
+    w.require(cache.used_bytes() > cache.limit(), "the cache is not full");
     w.run({{"commit", [&] { w.expect(w.fs().volume().fs().journal.commit_all(), "commit"); }},
            {"read", [&] {
                 for (int i = 0; i < 2; ++i) {

@@ -18,7 +18,7 @@ struct Mark {
 // In a block of the inode tables of its own, in an inode that nobody uses.
 Mark mark(World& w, std::uint32_t inode) {
     FsContext& fs = w.fs().volume().fs();
-    const auto place = w.expect(fs.allocator.place_of(InodeNr(inode)), "place");
+    const auto place = w.expect(fs.allocator.locate_inode(InodeNr(inode)), "place");
     BufferRef block = w.expect(fs.buffers.read(place.block, "inode table"), "read");
     std::byte& byte = block->data()[place.offset + 200];
     return {std::move(block), byte};
@@ -29,7 +29,7 @@ void change(World& w, std::uint32_t first_inode, int round) {
     Handle handle = w.expect(w.fs().volume().fs().journal.start(touched + 8), "start");
     for (std::uint32_t i = 0; i < touched; ++i) {
         const Mark m = mark(w, first_inode + 4 * i);
-        w.expect(handle.write_access(m.block), "write access");
+        w.expect(handle.get_write_access(m.block), "write access");
         m.byte = static_cast<std::byte>(round);
         if (i == touched / 2) w.cut_power();
     }
@@ -45,15 +45,15 @@ void change_and_free(World& w, int i) {
     const Mark m = mark(w, freed_inode + 8 * static_cast<std::uint32_t>(i));
     {
         Handle handle = w.expect(journal.start(8), "start");
-        w.expect(handle.write_access(m.block), "write access");
+        w.expect(handle.get_write_access(m.block), "write access");
         m.byte = committed;
     }
     w.expect(journal.commit_all(), "commit");
     {
         Handle handle = w.expect(journal.start(8), "start");
-        w.expect(handle.write_access(m.block), "write access");
+        w.expect(handle.get_write_access(m.block), "write access");
         m.byte = never_committed;
-        w.expect(handle.forget(m.block->block()), "forget");
+        w.expect(handle.revoke(m.block->block()), "forget");
     }
     w.pause();
     w.cut_power();

@@ -70,7 +70,7 @@ std::optional<Options> parse(int count, char** arguments, std::string& wrong) {
     return o;
 }
 
-std::string quoted(std::string_view text) {
+std::string quote(std::string_view text) {
     std::string out = "\"";
     for (char c : text) {
         if (c == '"' || c == '\\') out += '\\';
@@ -84,9 +84,9 @@ int list(bool json) {
     if (json) {
         for (const Scenario& s : scenarios()) {
             std::string designs;
-            for (const Design& d : s.designs) designs += (designs.empty() ? "" : ", ") + quoted(d.name);
+            for (const Design& d : s.designs) designs += (designs.empty() ? "" : ", ") + quote(d.name);
             out += fmt::format("{}\n  {{\"name\": {}, \"looks_for\": {}, \"designs\": [{}]}}", out.empty() ? "" : ",",
-                               quoted(s.name), quoted(s.looks_for), designs);
+                               quote(s.name), quote(s.looks_for), designs);
         }
         fmt::print("{{\"scenarios\": [{}\n]}}\n", out);
         return 0;

@@ -16,7 +16,7 @@ public:
         request.inode = file_->inode_ref();
         request.length = length;
         request.protection = PROT_READ | PROT_WRITE;
-        request.may_store = true;
+        request.may_write = true;
         map_ = w.expect(maps_.map(request), "map");
     }
     ~Mapped() {
@@ -46,9 +46,9 @@ public:
     void write_from(std::uint64_t at, std::size_t length, std::uint64_t offset,
                     SourceLocation where = SourceLocation::current()) {
         Inode& inode = file_->inode();
-        const UniqueWriteLock call(inode.call, where);
+        const UniqueWriteLock call(inode.call_lock, where);
         const std::string bytes = load(at, length, where);
-        const FreezeGate::Pass pass(w_.fs().volume().gate(), where);
+        const FreezeGate::Entry pass(w_.fs().volume().gate(), where);
         const Written done =
             w_.expect(write_file(inode, offset, std::as_bytes(std::span(bytes)), {}), "a write from the map");
         w_.require(done.count == length, "a short write");
@@ -61,7 +61,7 @@ public:
             std::byte bytes[4096];
         };
         Inode& inode = file_->inode();
-        const UniqueReadLock call(inode.call, where);
+        const UniqueReadLock call(inode.call_lock, where);
         std::vector<Page> pages((length + 4095) / 4096);
         const Bytes bytes(pages.front().bytes, length);
         const std::size_t n = w_.expect(read_direct(inode, offset, bytes), "a direct read");
@@ -87,7 +87,7 @@ private:
 // The first folio of a file is gone, as reclaim takes it, when nothing needs it.
 inline void reclaim_first(World& w, Inode& inode) {
     LockedFolio folio = w.expect(inode.pages().lock_for_change(0, false), "the folio's lock");
-    if (folio && !folio->dirty && !folio->owner && !folio->pins) inode.pages().drop(std::move(folio));
+    if (folio && !folio->dirty && !folio->owner && !folio->pins) inode.pages().remove(std::move(folio));
 }
 
 }  // namespace uext4::explore

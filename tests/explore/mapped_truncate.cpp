@@ -38,7 +38,7 @@ void run(World& w) {
         w.require(bytes == mapped.load(0, 6000), "the map and a read differ");
     }
     file.reset(), synced.reset(), top.reset();
-    w.fs().volume().finish_deletions();
+    w.fs().volume().wait_for_deletions();
     w.unmount();
 }
 

@@ -26,7 +26,7 @@ void run(World& w) {
     auto let_go = [&](std::size_t i) {
         return [&w, &files, i] {
             files[i].reset();
-            w.fs().volume().finish_deletions();
+            w.fs().volume().wait_for_deletions();
         };
     };
     w.run({{"first", let_go(0)},
@@ -37,7 +37,7 @@ void run(World& w) {
                 for (const char* name : {"/n1", "/n2", "/n3"}) w.write(*w.open(name, O_CREAT | O_RDWR), 0, 1000, 'n');
             }}});
     shortened.reset();
-    w.fs().volume().finish_deletions();
+    w.fs().volume().wait_for_deletions();
     for (const char* name : {"/n1", "/n2", "/n3"})
         w.require(w.read(*w.open(name), 0, 2000) == std::string(1000, 'n'), "a new file is not what was written");
     top.reset();

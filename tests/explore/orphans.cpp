@@ -36,7 +36,7 @@ void judge(World& w, const Cut& cut) {
     }
     wanted.emplace_back("lost+found");
     w.require(names == wanted, "the names");
-    w.fs().volume().finish_deletions();
+    w.fs().volume().wait_for_deletions();
     w.require_settled();
 }
 

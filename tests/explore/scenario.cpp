@@ -93,7 +93,7 @@ void World::mount() {
 std::vector<FailingDevice::Range> World::log_ranges() {
     std::vector<FailingDevice::Range> ranges;
     auto log = expect(fs_->inode(InodeNr(8)), "the log's inode");
-    expect(list_extents(*log, 0, log->size_hint(),
+    expect(for_each_extent(*log, 0, log->size_hint(),
                         [&](const Mapping& m) {
                             ranges.push_back({m.block.value * fs_->volume().geometry().block_size, m.length});
                             return true;
@@ -104,7 +104,7 @@ std::vector<FailingDevice::Range> World::log_ranges() {
 
 void World::unmount() {
     if (!failing_) {
-        fs_->volume().finish_deletions();
+        fs_->volume().wait_for_deletions();
         expect(fs_->sync(), "sync before the unmount");
         require_settled();
     }
@@ -121,8 +121,8 @@ void World::reopen() {
 
 void World::require_settled() {
     Allocator& space = fs_->volume().fs().allocator;
-    require(space.granted_clusters() == 0, "a grant is left");
-    require(space.claimed_clusters() == 0, "a promise of space is left");
+    require(space.allocated_clusters() == 0, "a grant is left");
+    require(space.reserved_clusters() == 0, "a promise of space is left");
     // What could not be deleted because of an error is still expected.
     if (failing_) return;
     const std::uint64_t usable = space.counts().free_blocks, free = space.super_free_blocks();
@@ -142,7 +142,7 @@ bool World::remount_after_errors() {
 void World::end_after_failed_reads(const std::function<std::string()>& judge, const std::function<void()>& let_go) {
     failing_->heal();
     let_go();
-    fs_->volume().finish_deletions();
+    fs_->volume().wait_for_deletions();
     const std::string before = judge();
     expect(fs_->sync(), "sync");
     require_settled();
@@ -156,11 +156,11 @@ void World::check_image() {
     options.fs.read_only = true;
     options.background = false;
     auto volume = expect(Volume::open(device_, options, {}), "open for the check");
-    require(!volume->found_open(), "the image says that it was not closed");
+    require(!volume->was_not_unmounted(), "the image says that it was not closed");
     const CheckReport report = expect(check(*volume), "check");
     if (!report.clean()) {
         std::string text = "the image is not sound:";
-        for (const CheckProblem& p : report.problems) text += fmt::format("\n  {}: {}", p.where, p.what);
+        for (const CheckProblem& p : report.problems) text += fmt::format("\n  {}: {}", p.structure, p.message);
         wrong(text);
     }
 }

@@ -209,7 +209,7 @@ void TokenScheduler::point(Point kind, const void* resource, const char* what, s
     reschedule(true, kind == Point::Yield);
 }
 
-void TokenScheduler::enter_wait(const void* resource, const char* what, const Holdable& wanted,
+void TokenScheduler::enter_wait(const void* resource, const char* what, const HeldResource& wanted,
                                 std::source_location where) {
     Task& me = *self();
     step_taken(event_block, what, where);
@@ -225,13 +225,13 @@ void TokenScheduler::leave_wait() {
     self()->wants = {};
 }
 
-void TokenScheduler::block(const void* resource, const char* what, const Holdable& wanted, std::source_location where) {
+void TokenScheduler::block(const void* resource, const char* what, const HeldResource& wanted, std::source_location where) {
     enter_wait(resource, what, wanted, where);
     reschedule(false, false);
     leave_wait();
 }
 
-bool TokenScheduler::wait_timed(const void* resource, const char* what, const Holdable& wanted,
+bool TokenScheduler::wait_timed(const void* resource, const char* what, const HeldResource& wanted,
                                 std::chrono::nanoseconds timeout, std::source_location where) {
     Task& me = *self();
     enter_wait(resource, what, wanted, where);
@@ -243,14 +243,14 @@ bool TokenScheduler::wait_timed(const void* resource, const char* what, const Ho
     return !me.timed_out;
 }
 
-void TokenScheduler::held(const Holdable& what, std::source_location where) { held_.push_back({what, self(), where}); }
+void TokenScheduler::held(const HeldResource& what, std::source_location where) { held_.push_back({what, self(), where}); }
 
-void TokenScheduler::given_up(const void* address) {
+void TokenScheduler::released(const void* address) {
     std::erase_if(held_, [&](const Held& h) { return h.what.address == address; });
 }
 
 void TokenScheduler::forget(const void* resource) {
-    if (self()) given_up(resource);
+    if (self()) released(resource);
 }
 
 void TokenScheduler::wake(const void* resource) {
@@ -320,7 +320,7 @@ std::span<char> TokenScheduler::tell_turn(std::span<char> out) const {
     return put(put(out, ":"), task->where.line());
 }
 
-std::vector<TokenScheduler::Holder> TokenScheduler::holders_of(const Holdable& wanted) const {
+std::vector<TokenScheduler::Holder> TokenScheduler::holders_of(const HeldResource& wanted) const {
     std::vector<Holder> holders;
     if (!wanted.address) return holders;
     if (const auto thread = by_thread_.find(wanted.address); thread != by_thread_.end())
@@ -365,7 +365,7 @@ std::vector<const TokenScheduler::Task*> TokenScheduler::circle() const {
 }
 
 std::string TokenScheduler::describe_wait(const Task& task) const {
-    const Holdable& w = task.wants;
+    const HeldResource& w = task.wants;
     std::string text = fmt::format("thread {} {} wants {} at {}", task.number, task.name,
                                    w.address ? w.text() : fmt::format("\"{}\"", task.what), place(task.where));
     for (const Holder& holder : holders_of(w)) {
@@ -382,7 +382,7 @@ std::string TokenScheduler::describe_wait(const Task& task) const {
 
 std::string TokenScheduler::describe_threads() const {
     std::string text;
-    const auto describe_held = [&](std::string_view rank, const Holdable& what, std::string_view how,
+    const auto describe_held = [&](std::string_view rank, const HeldResource& what, std::string_view how,
                                    const std::source_location& where) {
         text += fmt::format("      holds {}{}{} since {}\n", rank, what.text(), how, place(where));
     };

@@ -51,13 +51,13 @@ public:
 
     bool manages_this_thread() const override;
     void point(Point kind, const void* resource, const char* what, std::source_location where) override;
-    void block(const void* resource, const char* what, const Holdable& wanted, std::source_location where) override;
-    bool wait_timed(const void* resource, const char* what, const Holdable& wanted, std::chrono::nanoseconds timeout,
+    void block(const void* resource, const char* what, const HeldResource& wanted, std::source_location where) override;
+    bool wait_timed(const void* resource, const char* what, const HeldResource& wanted, std::chrono::nanoseconds timeout,
                     std::source_location where) override;
     void wake(const void* resource) override;
     void wake_one(const void* resource) override;
-    void held(const Holdable& what, std::source_location where) override;
-    void given_up(const void* address) override;
+    void held(const HeldResource& what, std::source_location where) override;
+    void released(const void* address) override;
     void forget(const void* resource) override;
     std::chrono::nanoseconds now() const override { return now_; }
     void thread_created(const void* thread, const std::string& name) override;
@@ -76,12 +76,12 @@ private:
         std::source_location where;
         std::optional<std::chrono::nanoseconds> deadline;
         std::vector<HeldRank> held;      // while it waits, and when it has ended
-        Holdable wants;                  // what it waits to be given up
+        HeldResource wants;                  // what it waits to be given up
         const void* about_to = nullptr;  // the lock that it is about to take
     };
     // What a thread has without a rank.
     struct Held {
-        Holdable what;
+        HeldResource what;
         const Task* by;
         std::source_location where;
     };
@@ -100,7 +100,7 @@ private:
     Task& choose(bool stays, bool yields);
     void run_timer(Task& task);
     void advance(Task& next);
-    void enter_wait(const void* resource, const char* what, const Holdable& wanted, std::source_location where);
+    void enter_wait(const void* resource, const char* what, const HeldResource& wanted, std::source_location where);
     void leave_wait();
     void step_taken(std::uint8_t kind, const char* what, const std::source_location& where);
     void atomic_reached(std::uint8_t kind, const char* what, const std::source_location& where);
@@ -109,7 +109,7 @@ private:
     // The picker's choice among `candidates_`; remembered when it is not `standard`.
     int pick(Chosen kind, bool stays, bool yields, int standard);
     [[noreturn]] void nobody_can_run();
-    std::vector<Holder> holders_of(const Holdable& wanted) const;
+    std::vector<Holder> holders_of(const HeldResource& wanted) const;
     // The shortest circle of threads each of which waits for what the next one holds; empty when there is none.
     std::vector<const Task*> circle() const;
     std::vector<const Task*> circle_from(const Task& first) const;

@@ -30,7 +30,7 @@ void run(World& w) {
     w.require(!w.fs().resolve("/f", root), "the name is still there");
     big.reset();
     top.reset();
-    w.fs().volume().finish_deletions();
+    w.fs().volume().wait_for_deletions();
     w.unmount();
 }
 

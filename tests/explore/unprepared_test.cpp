@@ -27,8 +27,8 @@ TEST(Unprepared, IsTold) {
     EXPECT_EQ(why_not([](World& w) { w.require(false, "not what it is to be"); }), "not what it is to be");
     // What is promised and not given back is seen at the unmount.
     EXPECT_EQ(why_not([](World& w) {
-                  static Claim kept;
-                  kept = std::move(*w.fs().volume().fs().allocator.claim(3, true));
+                  static DelallocReservation kept;
+                  kept = std::move(*w.fs().volume().fs().allocator.reserve(3, true));
               }),
               "a promise of space is left");
 }

@@ -24,7 +24,7 @@ protected:
         scheduler_.reset();
     }
     static bool journaled() { return GetParam() == std::string_view("data=journal"); }
-    std::uint64_t dirty() const { return fs->volume().fs().pages.dirty(); }
+    std::uint64_t dirty() const { return fs->volume().fs().pages.dirty_bytes(); }
     // Whether a power cut now leaves these bytes somewhere on the device.
     bool is_durable(const std::string& bytes) const {
         std::string image(durable()->size(), 0);
@@ -99,7 +99,7 @@ TEST_P(WritebackClock, AWriterWritesBackItselfAboveAQuarter) {
             write(*file, pattern(65536, 3), at);
             EXPECT_LE(dirty(), quarter + 65536);
         }
-    EXPECT_LE(fs->volume().fs().pages.used(), 8 * mib + 65536);
+    EXPECT_LE(fs->volume().fs().pages.used_bytes(), 8 * mib + 65536);
     files.clear();
     settle();
 }
@@ -111,9 +111,9 @@ TEST_P(WritebackClock, FilesThatAreOpenAndCleanAreNotLookedAt) {
     ok(fs->sync());
     const InodeTable& inodes = fs->volume().inodes();
     const auto looks = [&](std::chrono::seconds time) {
-        const std::uint64_t before = inodes.visited();
+        const std::uint64_t before = inodes.visited_inodes();
         this_thread::sleep(time);
-        return inodes.visited() - before;
+        return inodes.visited_inodes() - before;
     };
     this_thread::sleep(10s);
     EXPECT_EQ(looks(30s), 0u);

@@ -18,14 +18,14 @@ TEST(CacheLimit, StoresThroughMapsAreRefusedAboveIt) {
     Result<void> stored;
     std::uint64_t at = 0;
     for (; at < pages && stored; ++at)
-        stored = serve_fault({.inode = file->inode_ref(), .offset = at * page, .store = true}, install);
+        stored = handle_fault({.inode = file->inode_ref(), .offset = at * page, .is_write = true}, install);
     EXPECT_EQ(code_of(stored), EIO);
-    EXPECT_LE(cache.dirty(), cache.dirty_limit() + page);
+    EXPECT_LE(cache.dirty_bytes(), cache.dirty_limit() + page);
     // What was let in is kept, told of, and written once the device takes it.
     EXPECT_EQ(code_of(file->sync(false)), EIO);
     m.faulty->remove(fault);
     EXPECT_EQ(code_of(file->sync(false)), 0);
-    EXPECT_EQ(code_of(serve_fault({.inode = file->inode_ref(), .offset = at * page, .store = true}, install)), 0);
+    EXPECT_EQ(code_of(handle_fault({.inode = file->inode_ref(), .offset = at * page, .is_write = true}, install)), 0);
     file.reset();
     EXPECT_TRUE(m.fs->unmount());
     expect_sound(m.memory, "after the unmount");

@@ -91,7 +91,7 @@ public:
 // Where on the device the file's first block is, in bytes.
 inline std::uint64_t place_of(Inode& inode) {
     MutexLock guard(inode.map_lock);
-    const auto placed = inode.places().lookup(0, 1);
+    const auto placed = inode.extent_status().lookup(0, 1);
     EXPECT_TRUE(placed && placed->block);
     return placed ? placed->block.value * inode.fs().block_size() : 0;
 }

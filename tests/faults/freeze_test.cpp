@@ -172,7 +172,7 @@ TEST(Freeze, KnowsItsSuperblock) {
         for (int round = 0; round < 2; ++round) {
             m.open(fmt::format("/f{}", round)).reset();
             ASSERT_TRUE(m.fs->freeze());
-            m.fs->volume().fs().buffers.drop_all_clean();
+            m.fs->volume().fs().buffers.invalidate_all_clean();
             ASSERT_TRUE(m.fs->label());
             ASSERT_TRUE(m.fs->thaw());
             ASSERT_TRUE(m.fs->set_label(fmt::format("round {}", round)));

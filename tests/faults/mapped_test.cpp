@@ -23,7 +23,7 @@ protected:
         request.inode = file->inode_ref();
         request.length = 8192;
         request.protection = PROT_READ | PROT_WRITE;
-        request.may_store = true;
+        request.may_write = true;
         return maps->map(request);
     }
     std::string shown() {

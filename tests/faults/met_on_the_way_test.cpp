@@ -75,7 +75,7 @@ protected:
         request.inode = file->inode_ref();
         request.length = length;
         request.protection = PROT_READ | PROT_WRITE;
-        request.may_store = true;
+        request.may_write = true;
         auto made = maps->map(request);
         ASSERT_TRUE(made) << made.error().what;
         map = *made;

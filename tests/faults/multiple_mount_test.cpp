@@ -18,9 +18,9 @@ TEST(MultipleMount, ABlockThatIsNotDurableEndsTheJournal) {
     m.faulty->fail_range(DeviceRequest::Kind::Fua, 0, m.memory->size(), EIO);
     const Journal& journal = m.fs->volume().fs().journal;
     const auto patience = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    while (!journal.aborted() && std::chrono::steady_clock::now() < patience)
+    while (!journal.is_aborted() && std::chrono::steady_clock::now() < patience)
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    EXPECT_TRUE(journal.aborted());
+    EXPECT_TRUE(journal.is_aborted());
     EXPECT_NE(code_of(file->sync(false)), 0);
     file.reset();
     EXPECT_FALSE(m.fs->unmount());

@@ -50,7 +50,7 @@ const Change changes[] = {
     {"Unnamed",
      [](FaultyMount& m) {
          return in_folder(m, [&](Inode& inode) -> Result<void> {
-             TRY(m.fs->create_unnamed(inode, S_IFREG | 0644, 0, root, false));
+             TRY(m.fs->create_tmpfile(inode, S_IFREG | 0644, 0, root, false));
              return {};
          });
      }},
@@ -169,10 +169,10 @@ TEST_P(Names, AreThereOrNotWhicheverReadFails) {
         }
         // What loses its name has nobody else who keeps it from being deleted at once.
         if (std::string_view(change.name).starts_with("Unlink")) known.clear();
-        m.fs->volume().fs().buffers.drop_all_clean();
+        m.fs->volume().fs().buffers.invalidate_all_clean();
         const auto fault = m.faulty->fail_reads(EIO, DeviceFault::for_good, skip);
         auto result = change.make(m);
-        m.fs->volume().finish_deletions();
+        m.fs->volume().wait_for_deletions();
         const bool hit = m.faulty->hits(fault) != 0;
         m.faulty->clear();
         done = !hit;
@@ -185,7 +185,7 @@ TEST_P(Names, AreThereOrNotWhicheverReadFails) {
             EXPECT_TRUE(again) << what << ": " << again.error().what;
         }
         known.clear();
-        m.fs->volume().finish_deletions();
+        m.fs->volume().wait_for_deletions();
         auto closed = m.fs->unmount();
         EXPECT_TRUE(closed) << what << ": " << closed.error().what;
         expect_sound(m.memory, what);

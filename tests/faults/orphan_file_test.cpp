@@ -13,10 +13,10 @@ TEST(OrphanFile, IsSaidToHaveEntriesAsLongAsItHas) {
     ASSERT_TRUE(m.fs->unlink(**m.fs->root(), "f", root, false));
     ASSERT_TRUE(m.fs->sync());
     ASSERT_TRUE(m.fs->volume().fs().journal.checkpoint_all());
-    m.fs->volume().fs().buffers.drop_all_clean();
+    m.fs->volume().fs().buffers.invalidate_all_clean();
     const std::uint64_t fault = m.faulty->fail_reads(EIO, DeviceFault::for_good, 0);
     file.reset();
-    m.fs->volume().finish_deletions();
+    m.fs->volume().wait_for_deletions();
     ASSERT_NE(m.faulty->hits(fault), 0u);
     m.faulty->remove(fault);
     (void)m.fs->unmount();

@@ -285,7 +285,7 @@ TEST(Policy, AMarkThatCannotBeMadeIsNotTriedForEver) {
     const auto top = m.fs->root();
     ASSERT_TRUE(m.fs->freeze());
     ASSERT_TRUE(m.fs->thaw());
-    m.fs->volume().fs().buffers.drop_all_clean();
+    m.fs->volume().fs().buffers.invalidate_all_clean();
     std::atomic<std::uint64_t> reads{0};
     DeviceFault fault;
     fault.kinds = {DeviceRequest::Kind::Read};
@@ -442,7 +442,7 @@ TEST(Policy, WhatWasWrittenBeforeDamageStays) {
         auto memory = mapped->map(0, page, PROT_READ | PROT_WRITE, MAP_SHARED);
         if (!memory) GTEST_SKIP() << memory.error().what;
         static_cast<volatile char*>(*memory)[1] = 's';
-        m.fs->volume().fs().corruption(Error{EUCLEAN, "damage"});
+        m.fs->volume().fs().corruption_callback(Error{EUCLEAN, "damage"});
         EXPECT_TRUE(m.fs->read_only());
         ASSERT_TRUE(ClientMaps::unmap(*memory, page));
     }

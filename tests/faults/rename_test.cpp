@@ -107,7 +107,7 @@ TEST_P(Rename, IsDoneOrNotWhicheverReadFails) {
         ASSERT_TRUE(from_dir && to_dir);
         // Inodes that are in memory need their blocks to be stored: those are read again.
         auto source = m.fs->lookup(**from_dir, c.from, root, false), target = m.fs->lookup(**to_dir, c.to, root, false);
-        m.fs->volume().fs().buffers.drop_all_clean();
+        m.fs->volume().fs().buffers.invalidate_all_clean();
         const auto fault = m.faulty->fail_reads(EIO, DeviceFault::for_good, skip);
         const auto result = m.fs->rename(**from_dir, c.from, **to_dir, c.to, c.flags, root, false);
         const bool hit = m.faulty->hits(fault) != 0;
@@ -125,7 +125,7 @@ TEST_P(Rename, IsDoneOrNotWhicheverReadFails) {
             EXPECT_NE(tree(*m.fs), before);
         }
         source = {}, target = {}, from_dir = {}, to_dir = {};
-        m.fs->volume().finish_deletions();
+        m.fs->volume().wait_for_deletions();
         const auto now = tree(*m.fs);
         ASSERT_TRUE(m.fs->unmount()) << what;
         expect_sound(m.memory, what);

@@ -41,7 +41,7 @@ TEST(ShortDirectWrite, CountsWhatIsOnTheDevice) {
     EXPECT_EQ(read_all(m.durable(), "/f"), now);
     file.reset(), direct.reset(), fill.reset();
     EXPECT_TRUE(m.fs->unmount());
-    EXPECT_EQ(m.fs->volume().fs().allocator.granted_clusters(), 0u);
+    EXPECT_EQ(m.fs->volume().fs().allocator.allocated_clusters(), 0u);
     expect_clean(*m.memory, "at the end");
 }
 

@@ -78,7 +78,7 @@ TEST_P(SpaceOnItsWay, FromADeletionThatAnotherHasBegun) {
     while (!held.load()) this_thread::sleep(1ms);
     file.reset();
     ASSERT_TRUE(m.fs->volume().fs().journal.commit_all());
-    Thread deletes("deletes", [&] { m.fs->volume().finish_deletions(); });
+    Thread deletes("deletes", [&] { m.fs->volume().wait_for_deletions(); });
     this_thread::sleep(50ms);
     Thread lets_go("lets go", [&] {
         this_thread::sleep(100ms);

@@ -134,7 +134,7 @@ protected:
         EXPECT_TRUE(m.mount());
         const std::string what = fmt::format("after {} {}", skip, times == 1 ? "one fails" : "all fail");
         m.open("/f", O_RDWR).reset();
-        m.fs->volume().fs().buffers.drop_all_clean();
+        m.fs->volume().fs().buffers.invalidate_all_clean();
         DeviceFault wanted;
         wanted.kinds = {kind};
         if (kind == DeviceRequest::Kind::Write) wanted.kinds.push_back(DeviceRequest::Kind::Fua);
@@ -142,19 +142,19 @@ protected:
         wanted.times = times;
         const auto fault = m.faulty->add(wanted);
         auto result = change.make(m);
-        m.fs->volume().finish_deletions();
+        m.fs->volume().wait_for_deletions();
         if (result && kind == DeviceRequest::Kind::Write) result = m.fs->sync();
         const bool hit = m.faulty->hits(fault) != 0;
         m.faulty->clear();
         EXPECT_TRUE(result || hit) << result.error().what;
-        const auto ended = [&] { return m.fs->volume().fs().journal.aborted(); };
+        const auto ended = [&] { return m.fs->volume().fs().journal.is_aborted(); };
         if (!result && !ended()) {
             EXPECT_EQ(result.error().code, EIO) << what << ": " << result.error().what;
             // It can be done when the device works again; but the journal's own thread may have met the fault.
             auto again = change.make(m);
             EXPECT_TRUE(again || ended()) << what << ": " << again.error().what;
         }
-        m.fs->volume().finish_deletions();
+        m.fs->volume().wait_for_deletions();
         EXPECT_TRUE(!ended() || kind == DeviceRequest::Kind::Write) << what;
         const bool failed = ended();
         auto closed = m.fs->unmount();
@@ -195,7 +195,7 @@ class Truncate : public testing::TestWithParam<const char*> {
 protected:
     // What is clean has left the cache, and after `skip` reads of the device all fail.
     static auto no_read_after(FaultyMount& m, std::uint64_t skip) {
-        m.fs->volume().fs().buffers.drop_all_clean();
+        m.fs->volume().fs().buffers.invalidate_all_clean();
         DeviceFault wanted;
         wanted.kinds = {DeviceRequest::Kind::Read};
         wanted.skip = skip;

@@ -11,8 +11,8 @@ using Kind = DeviceRequest::Kind;
 
 std::uint64_t physical_of(OpenFile& file, std::uint64_t offset) {
     MutexLock guard(file.inode().map_lock);
-    const auto m = file.inode().places().lookup(offset, 1);
-    EXPECT_TRUE(m && m->place == Place::mapped);
+    const auto m = file.inode().extent_status().lookup(offset, 1);
+    EXPECT_TRUE(m && m->state == BlockState::mapped);
     return m ? m->block.value : 0;
 }
 
@@ -64,7 +64,7 @@ TEST(TakenBack, BlocksOfAClusterWhoseOthersAreCutOff) {
     EXPECT_EQ(read_all(m.durable(), "/f"), std::string(5 * 1024, 'y'));
     file.reset(), other.reset();
     EXPECT_TRUE(m.fs->unmount());
-    EXPECT_EQ(m.fs->volume().fs().allocator.granted_clusters(), 0u);
+    EXPECT_EQ(m.fs->volume().fs().allocator.allocated_clusters(), 0u);
     expect_sound(m.memory, "after the unmount");
 }
 
@@ -88,7 +88,7 @@ TEST(TakenBack, ThePromiseOfAJournaledWrite) {
         expect_sound(cut, format);
         file.reset(), other.reset();
         EXPECT_TRUE(m.fs->unmount());
-        EXPECT_EQ(m.fs->volume().fs().allocator.claimed_clusters(), 0u);
+        EXPECT_EQ(m.fs->volume().fs().allocator.reserved_clusters(), 0u);
         expect_sound(m.memory, format);
     }
 }
@@ -149,7 +149,7 @@ TEST(TakenBack, BlocksOfAJournaledWriteThatWereNamed) {
         EXPECT_EQ(read_all(m.durable(), "/f").substr(base), std::string(page, 'w')) << what;
         file.reset(), other.reset();
         EXPECT_TRUE(m.fs->unmount()) << what;
-        EXPECT_EQ(m.fs->volume().fs().allocator.claimed_clusters(), 0u) << what;
+        EXPECT_EQ(m.fs->volume().fs().allocator.reserved_clusters(), 0u) << what;
         expect_sound(m.memory, what);
         if (!hit) break;
     }

@@ -72,7 +72,7 @@ public:
         }
         EXPECT_TRUE(fs.journal.checkpoint_all());
         (void)read_all(*mount_.fs, "/f", longest);
-        fs.buffers.drop_all_clean();
+        fs.buffers.invalidate_all_clean();
         DeviceFault fault;
         fault.kinds = {DeviceRequest::Kind::Read};
         fault.skip = static_cast<unsigned>(skip);
@@ -91,12 +91,12 @@ public:
         // An error is told once, and then all is there.
         (void)file_->sync(data_only);
         ASSERT_TRUE(file_->sync(data_only)) << what_;
-        ASSERT_FALSE(fs.journal.aborted()) << what_;
+        ASSERT_FALSE(fs.journal.is_aborted()) << what_;
         const std::string seen = read_all(*mount_.fs, "/f", longest), left = read_all(mount_.durable(), "/f", longest);
         EXPECT_TRUE(seen == left) << what_ << "; seen " << pages_of(seen) << ", after a cut " << pages_of(left);
         EXPECT_TRUE(mount_.fs->sync());
-        EXPECT_EQ(fs.allocator.granted_clusters(), 0u) << what_;
-        EXPECT_EQ(fs.allocator.claimed_clusters(), 0u) << what_;
+        EXPECT_EQ(fs.allocator.allocated_clusters(), 0u) << what_;
+        EXPECT_EQ(fs.allocator.reserved_clusters(), 0u) << what_;
         std::string wanted = seen;
         wanted.resize(seen.size() + 9 * page);
         ASSERT_TRUE(file_->truncate(wanted.size()));
@@ -236,7 +236,7 @@ TEST(UnreadMetadata, WhatACutCouldNotFreeIsRemembered) {
             for (std::uint64_t at = 0; at < 14 << 20; at += 64 * page) EXPECT_TRUE(put(*file, at, 64 * page, 'a'));
             EXPECT_TRUE(m.fs->sync());
             EXPECT_TRUE(m.fs->volume().fs().journal.checkpoint_all());
-            m.fs->volume().fs().buffers.drop_all_clean();
+            m.fs->volume().fs().buffers.invalidate_all_clean();
             DeviceFault fault;
             fault.kinds = {DeviceRequest::Kind::Read};
             fault.skip = skip;
@@ -245,13 +245,13 @@ TEST(UnreadMetadata, WhatACutCouldNotFreeIsRemembered) {
             (void)file->truncate(700);
             m.faulty->remove(failing);
             const MutexLock guard(file->inode().map_lock);
-            if (!file->inode().cut_unfinished.load()) continue;
+            if (!file->inode().truncate_incomplete.load()) continue;
             ++unfinished;
         }
         InodeTable& inodes = m.fs->volume().inodes();
         inodes.set_limit(0);
         ASSERT_TRUE(m.fs->sync());
-        inodes.shrink();
+        inodes.shrink_to_limit();
         auto file = m.open("/f");
         const std::string seen = read_all(*m.fs, "/f", longest);
         ASSERT_TRUE(file->truncate(seen.size() + 40 * page));
@@ -275,7 +275,7 @@ void store_again(bool changed_before) {
     ASSERT_TRUE(m.fs->sync());
     FsContext& fs = m.fs->volume().fs();
     ASSERT_TRUE(fs.journal.checkpoint_all());
-    fs.buffers.drop_all_clean();
+    fs.buffers.invalidate_all_clean();
     Inode& inode = file->inode();
     const std::uint16_t mode = S_IFREG | 0711;
     const auto fault = m.faulty->fail_reads(EIO, 1);
@@ -285,7 +285,7 @@ void store_again(bool changed_before) {
         const MutexLock guard(inode.map_lock);
         inode.set_mode(mode);
         EXPECT_FALSE(inode.store(*handle));
-        EXPECT_TRUE(inode.unstored());
+        EXPECT_TRUE(inode.has_failed_store());
     }
     m.faulty->remove(fault);
     if (changed_before) EXPECT_TRUE(file->truncate(0));
@@ -293,7 +293,7 @@ void store_again(bool changed_before) {
     EXPECT_TRUE(file->sync(true));
     {
         const MutexLock guard(inode.map_lock);
-        EXPECT_FALSE(inode.unstored()) << "the next times alone would cost an fdatasync a commit";
+        EXPECT_FALSE(inode.has_failed_store()) << "the next times alone would cost an fdatasync a commit";
     }
     auto cut = FileSystem::mount_device(m.durable(), {});
     ASSERT_TRUE(cut);
@@ -311,7 +311,7 @@ TEST(UnreadMetadata, AModeThatCannotBeStoredIsNotChanged) {
         auto file = m.open("/f");
         ASSERT_TRUE(m.fs->sync());
         ASSERT_TRUE(m.fs->volume().fs().journal.checkpoint_all());
-        m.fs->volume().fs().buffers.drop_all_clean();
+        m.fs->volume().fs().buffers.invalidate_all_clean();
         const mode_t before = file->inode().mode();
         const auto fault = m.faulty->fail_reads(EIO, 1, skip);
         AttributeChange change;
@@ -348,7 +348,7 @@ TEST(UnreadMetadata, AShiftIsWholeOrNothing) {
             std::string after = before;
             if (mode == FALLOC_FL_COLLAPSE_RANGE) after.erase(4 * block, 2 * block);
             else after.insert(4 * block, 2 * block, '\0');
-            m.fs->volume().fs().buffers.drop_all_clean();
+            m.fs->volume().fs().buffers.invalidate_all_clean();
             const auto fault = m.faulty->fail_reads(EIO, 1, skip);
             const bool done = file->fallocate(mode, 4 * block, 2 * block).has_value();
             const bool hit = m.faulty->hits(fault) != 0;

@@ -178,7 +178,7 @@ protected:
         request.inode = file.inode_ref();
         request.length = (next.size() + 4095) / 4096 * 4096;
         request.protection = PROT_READ | PROT_WRITE;
-        request.may_store = true;
+        request.may_write = true;
         const auto map = maps.map(request);
         if (!map) return;
         const std::size_t at = random() % next.size();

@@ -113,7 +113,7 @@ void list_entries(const Work& w) {
         more = false;
         need(w.fs.read_directory(*dir, cookie, [&](const DirectoryEntry& entry) {
             more = true;
-            cookie = entry.next;
+            cookie = entry.next_cookie;
             return ++found < w.count;
         }));
     }
@@ -231,8 +231,8 @@ int main(int argc, char** argv) {
         auto fs = need(FileSystem::mount_device(device, options));
         mounting = device->read_blocks();
         works.at(argv[2])({*fs, argv[3], std::strtoull(argv[4], nullptr, 10), std::strtoull(argv[5], nullptr, 10)});
-        looks = fs->volume().inodes().looked_at();
-        inode_bytes = fs->volume().fs().inode_bytes.load();
+        looks = fs->volume().inodes().scanned_inodes();
+        inode_bytes = fs->volume().fs().inode_memory.load();
         need(fs->unmount());
     }
     rusage used{};

@@ -27,7 +27,7 @@ std::string cipher_text(std::size_t size, unsigned seed) {
 void change_inode(MemoryDevice& device, FileSystem& fs, InodeNr number,
                   const std::function<void(format::InodeDisk&)>& change) {
     const format::Geometry& g = fs.volume().geometry();
-    const Allocator::InodePlace place = must(fs.volume().fs().allocator.place_of(number));
+    const Allocator::InodeLocation place = must(fs.volume().fs().allocator.locate_inode(number));
     const std::uint64_t at = place.block.value * g.block_size + place.offset;
     std::vector<std::byte> raw(g.inode_size);
     must(device.read(at, raw));

@@ -79,7 +79,7 @@ std::uint32_t FastCommitImage::number(const std::string& path) {
 
 std::vector<std::byte> FastCommitImage::raw_inode(std::uint32_t number) {
     auto fs = must(mount_seed(changed_, "ro"));
-    const Allocator::InodePlace place = must(fs->volume().fs().allocator.place_of(InodeNr(number)));
+    const Allocator::InodeLocation place = must(fs->volume().fs().allocator.locate_inode(InodeNr(number)));
     std::vector<std::byte> raw(geometry_.inode_size);
     must(changed_->read(place.block.value * geometry_.block_size + place.offset, raw));
     return raw;
@@ -209,7 +209,7 @@ FastCommitImage everything_of(const MemoryDevice& clean) {
         must(fs.link(*must(fs.resolve("/linked", root)), *made, "again", root, true));
         must(must(fs.open_path("/shrinks", O_RDWR, 0, root))->truncate(5000));
         must(must(fs.open_path("/pieces", O_RDWR, 0, root))->truncate(30000));
-        fs.volume().finish_deletions();
+        fs.volume().wait_for_deletions();
     });
     out.name(format::fc_link, "/made", moved, "moved");
     out.name(format::fc_unlink, "/", moved, "renamed");
@@ -228,7 +228,7 @@ FastCommitImage everything_of(const MemoryDevice& clean) {
         must(fs.unlink(*top, "removed", root, true));
         must(fs.rmdir(*top, "goes", root, true));
         must(fs.rename(*must(fs.resolve("/folder", root)), "inner", *top, "linked", 0, root, true));
-        fs.volume().finish_deletions();
+        fs.volume().wait_for_deletions();
     });
     out.name(format::fc_unlink, "/", removed, "removed");
     out.name(format::fc_unlink, "/", goes, "goes");

@@ -62,7 +62,7 @@ Tree tree_of(const std::shared_ptr<BlockDevice>& device) {
     const auto report = check((*fs)->volume());
     if (!report) tree["check"] = report.error().what;
     else
-        for (const CheckProblem& p : report->problems) tree["check " + p.where] = p.what;
+        for (const CheckProblem& p : report->problems) tree["check " + p.structure] = p.message;
     walk(**fs, *(*fs)->root(), "/", tree);
     return tree;
 }
@@ -120,7 +120,7 @@ FastCommitImage everything_but_blocks() {
         EXPECT_TRUE(fs.rename(*top, "renamed", *fs.resolve("/made", root).value(), "moved", 0, root, true));
         EXPECT_TRUE(fs.unlink(*top, "removed", root, true));
         EXPECT_TRUE(fs.rmdir(*top, "goes", root, true));
-        fs.volume().finish_deletions();
+        fs.volume().wait_for_deletions();
     });
     for (const char* name : {"empty", "made", "device", "symlink"}) {
         out.inode(fmt::format("/{}", name));

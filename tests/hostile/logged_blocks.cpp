@@ -24,7 +24,7 @@ std::shared_ptr<const LoggedBlocks> LoggedBlocks::find(const std::shared_ptr<Mem
     const LogReader log = must(LogReader::open(*device, block_size, log_of(device)));
     auto out = std::make_shared<LoggedBlocks>();
     out->layout_ = log.layout();
-    const auto place = [&](std::uint32_t index) { return must(log.map().place(index)).value; };
+    const auto place = [&](std::uint32_t index) { return must(log.map().block_at(index)).value; };
     Transaction open;
     std::vector<Image> images;
     std::set<std::uint64_t> revoked;
@@ -35,7 +35,7 @@ std::shared_ptr<const LoggedBlocks> LoggedBlocks::find(const std::shared_ptr<Mem
             for (const LogTag& tag : record.tags) {
                 open.blocks.push_back(place(tag.log_block));
                 images.push_back(
-                    {tag.home.value, place(tag.log_block), place(record.log_block), tag_at, out->transactions_.size()});
+                    {tag.block.value, place(tag.log_block), place(record.log_block), tag_at, out->transactions_.size()});
                 tag_at += out->layout_.tag_bytes() + (tag.flags & j::tag_same_uuid ? 0 : 16);
             }
         }

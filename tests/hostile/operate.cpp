@@ -95,7 +95,7 @@ private:
                 v_.take(f.read(sectors(offset), out));
                 break;
             }
-            case 16: v_.take(f.write_beyond_space(offset, bytes(length()))); break;
+            case 16: v_.take(f.write_beyond_reserved_space(offset, bytes(length()))); break;
             default: copy(f, offset);
         }
     }
@@ -125,7 +125,7 @@ private:
                                             .length = 16 * page,
                                             .protection = PROT_READ | PROT_WRITE,
                                             .shared = next() % 4 != 0,
-                                            .may_store = true}));
+                                            .may_write = true}));
             if (made) mapped_.push_back(std::move(*made));
         }
         if (mapped_.empty()) return;
@@ -245,7 +245,7 @@ private:
                 break;
             case 37:
                 if (auto directory = v_.take(fs_->resolve(directory_path(), root)))
-                    if (auto unnamed = v_.take(fs_->create_unnamed(**directory, S_IFREG | 0600, 0, root, true)))
+                    if (auto unnamed = v_.take(fs_->create_tmpfile(**directory, S_IFREG | 0600, 0, root, true)))
                         v_.take(fs_->link(**unnamed, **directory, fmt::format("named{}", next() % 4), root, true));
                 break;
             case 38: v_.take(fs_->trim(std::uint64_t{next()} << 10)); break;
@@ -271,7 +271,7 @@ private:
         for (const auto& map : mapped_) v_.take(maps_->unmap(map));
         mapped_.clear();
         maps_.reset();
-        fs_->volume().finish_deletions();
+        fs_->volume().wait_for_deletions();
         v_.take(fs_->unmount());
         fs_.reset();
     }

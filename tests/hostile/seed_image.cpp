@@ -181,7 +181,7 @@ Seed make_seed(SeedKind kind) {
         const InodeRef gone = must(fs->resolve("/gone", root));
         for (int i = 0; i < 30; ++i) must(fs->unlink(*gone, fmt::format("{}{}", i, std::string(60, 'x')), root, true));
         must(fs->rmdir(*top, "gone", root, true));
-        fs->volume().finish_deletions();
+        fs->volume().wait_for_deletions();
         filler.write("/late", 0, 9000);
         must(fs->unlink(*linear, "file3", root, true));
         // Blocks of every kind of tree that a file system has.
@@ -232,7 +232,7 @@ Result<std::unique_ptr<FileSystem>> mount_seed(std::shared_ptr<BlockDevice> devi
     parsed.background = false;
     parsed.cache_bytes = std::uint64_t{16} << 20;
     parsed.cache_grows = false;
-    parsed.errors = ErrorPolicy::carry_on;  // the superblock may say panic
+    parsed.errors = ErrorPolicy::continue_;  // the superblock may say panic
     auto lock = std::make_shared<std::mutex>();
     return FileSystem::mount_device(std::move(device), parsed, [said, lock](const std::string& line) {
         const std::lock_guard guard(*lock);

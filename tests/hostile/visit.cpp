@@ -61,7 +61,7 @@ void change_names(Visitor& v, FileSystem& fs, const std::vector<std::string>& di
         if (parent) v.take(fs.rmdir(*parent->directory, parent->name, root, true));
     }
     if (top)
-        if (auto unnamed = v.take(fs.create_unnamed(**top, S_IFREG | 0600, 0, root, true)))
+        if (auto unnamed = v.take(fs.create_tmpfile(**top, S_IFREG | 0600, 0, root, true)))
             v.take(fs.link(**unnamed, **top, "named", root, true));
 }
 
@@ -106,7 +106,7 @@ Visit change(const std::shared_ptr<BlockDevice>& device) {
     change_files(v, *fs, v.files());
     v.take(fs->sync());
     change_names(v, *fs, v.directories(), v.files());
-    fs->volume().finish_deletions();
+    fs->volume().wait_for_deletions();
     v.take(fs->unmount());
     fs.reset();
     return out;

@@ -26,7 +26,7 @@ void Visitor::walk(FileSystem& fs) {
 
 void Visitor::check(FileSystem& fs) {
     if (auto report = take(uext4::check(fs.volume())))
-        for (const CheckProblem& p : report->problems) out_.said.push_back(p.where + ": " + p.what);
+        for (const CheckProblem& p : report->problems) out_.said.push_back(p.structure + ": " + p.message);
 }
 
 void Visitor::look(FileSystem& fs, const InodeRef& inode) {

@@ -61,7 +61,7 @@ protected:
         auto mounted = FileSystem::mount(path_, options, [](const std::string&) {});
         ASSERT_TRUE(mounted) << mounted.error().what;
         fs = std::move(*mounted);
-        if (GetParam()) fs->maps().offer_less();
+        if (GetParam()) fs->maps().disable_features();
     }
     void TearDown() override {
         if (fs) unmount();
@@ -342,7 +342,7 @@ TEST_P(Engine, ASignalThatCannotBeTakenEndsTheProcess) {
     unmount();
     auto opened = Userfault::open();
     ok(opened);
-    const int expected = !GetParam() && opened->offer().poison ? SIGBUS : SIGSEGV;
+    const int expected = !GetParam() && opened->features().poison ? SIGBUS : SIGSEGV;
     for (const bool ignored : {false, true}) {
         const pid_t child = ::fork();
         if (child == 0) {

@@ -112,7 +112,7 @@ protected:
         ASSERT_TRUE(root) << root.error().what;
         auto removed = fs->unlink(**root, "f", Credentials::root(), true);
         EXPECT_TRUE(removed) << removed.error().what;
-        fs->maps().let_go();
+        fs->maps().detach_files();
     }
     static bool is_known(const char* memory) { return MapRegistry::instance().find(address(memory)) != nullptr; }
     // A map of 4 pages becomes one of 8, of which the first 4 go. What is left is not known, and cannot be looked at.
@@ -179,7 +179,7 @@ TEST_P(Meanwhile, IsMovedBetweenTwoLooks) {
         mover = std::thread(
             [&] { ::mremap(high + 2 * page, 6 * page, 6 * page, MREMAP_MAYMOVE | MREMAP_FIXED, low + 2 * page); });
         const auto is_moved = [&] {
-            const auto placed = placement_of(address(low) + 2 * page);
+            const auto placed = find_proc_map(address(low) + 2 * page);
             return placed && placed->protection != PROT_NONE;
         };
         while (!is_moved()) std::this_thread::yield();
@@ -194,7 +194,7 @@ TEST_P(Meanwhile, IsMovedBetweenTwoLooks) {
     EXPECT_EQ(seen, 'c');
     EXPECT_EQ(signal_of([&] { low[3 * page] = 'S'; }), 0);
     EXPECT_EQ(in_file(3 * page), 'S');
-    EXPECT_EQ(fs->maps().live(), 1U);
+    EXPECT_EQ(fs->maps().region_count(), 1U);
     unmap(low + 2 * page, 6);
     ::munmap(low, (between + 20) * page);
 }
@@ -214,7 +214,7 @@ TEST_P(Meanwhile, IsNotWatched) {
         const auto seen = std::make_shared<Seen>();  // it may go on when nobody waits any more
         other = std::thread([seen, start, end] {
             seen->started.store(true);
-            (void)MapRegistry::instance().parts(start, end);
+            (void)MapRegistry::instance().regions_in(start, end);
             seen->done.store(true);
         });
         // It may have to wait for who is here.
@@ -228,9 +228,9 @@ TEST_P(Meanwhile, IsNotWatched) {
     EXPECT_EQ(second.error().code, ENOMEM);
     other.join();
     EXPECT_EQ(MapRegistry::instance().find(refused), nullptr);
-    EXPECT_EQ(fs->maps().live(), 1U);
+    EXPECT_EQ(fs->maps().region_count(), 1U);
     unmap(memory, 8);
-    EXPECT_EQ(fs->maps().live(), 0U);
+    EXPECT_EQ(fs->maps().region_count(), 0U);
 }
 
 // The map becomes longer when the library has looked where it ends.
@@ -296,7 +296,7 @@ TEST_P(Meanwhile, GrowsToWhereAnotherIsBeingEnded) {
     unmap(leaving, 12);
     ASSERT_TRUE(at_munmap.is_over());
     other.join();
-    EXPECT_EQ(fs->maps().live(), 0U);
+    EXPECT_EQ(fs->maps().region_count(), 0U);
     EXPECT_FALSE(is_mapped(address(leaving) + 5 * page));
 }
 
@@ -306,10 +306,10 @@ TEST_P(Meanwhile, IsUnmountedWhileItIsEnded) {
     char* memory = map(*file, 4);
     NEED(memory);
     std::size_t left = 0;
-    at_unwatch = [&] { left = fs->maps().live(); };
+    at_unwatch = [&] { left = fs->maps().region_count(); };
     unmap(memory, 4);
     EXPECT_NE(left, 0U);
-    EXPECT_EQ(fs->maps().live(), 0U);
+    EXPECT_EQ(fs->maps().region_count(), 0U);
 }
 
 // What cannot be looked at is not known to be gone.
@@ -320,7 +320,7 @@ TEST_P(Meanwhile, CannotBeLookedAt) {
     char* longer = grow_and_cut(memory);
     ASSERT_NE(longer, nullptr);
     let_go();
-    EXPECT_NE(fs->maps().live(), 0U);
+    EXPECT_NE(fs->maps().region_count(), 0U);
     std::thread later([&] {
         std::this_thread::sleep_for(std::chrono::milliseconds(100));
         has_room.store(true);
@@ -330,9 +330,9 @@ TEST_P(Meanwhile, CannotBeLookedAt) {
     EXPECT_EQ(seen, 'f');
     later.join();
     // One, or in parts where the fault was the first to look.
-    EXPECT_NE(fs->maps().live(), 0U);
+    EXPECT_NE(fs->maps().region_count(), 0U);
     unmap(longer + 4 * page, 4);
-    EXPECT_EQ(fs->maps().live(), 0U);
+    EXPECT_EQ(fs->maps().region_count(), 0U);
 }
 
 // Whichever look is the first that tells something again.
@@ -351,7 +351,7 @@ TEST_P(Meanwhile, CanBeLookedAtAgain) {
         EXPECT_TRUE(has_room.load());
         unmap(longer + 4 * page, 4);
     }
-    EXPECT_EQ(fs->maps().live(), 0U);
+    EXPECT_EQ(fs->maps().region_count(), 0U);
 }
 
 // What the program has in the place of a map that it has ended is its own, also before the event of that is read.
@@ -424,8 +424,8 @@ TEST_P(Meanwhile, IsWhereAnothersWas) {
         EXPECT_EQ(signal_of([&] { place[page] = 'T'; }), 0);
         synced = file->sync(true);
         ASSERT_TRUE(synced) << synced.error().what;
-        EXPECT_EQ(second.maps().live(), 0U);
-        EXPECT_EQ(fs->maps().live(), 1U);
+        EXPECT_EQ(second.maps().region_count(), 0U);
+        EXPECT_EQ(fs->maps().region_count(), 1U);
         unmap(place, 4);
     }
     auto done = second.unmount();

@@ -93,7 +93,7 @@ protected:
         auto mounted = FileSystem::mount_device(volume.device, {});
         EXPECT_TRUE(mounted) << mounted.error().what;
         volume.fs = std::move(*mounted);
-        if (GetParam()) volume.fs->maps().offer_less();
+        if (GetParam()) volume.fs->maps().disable_features();
     }
     static void unmount(TestVolume& volume) {
         ok(volume.fs->unmount());

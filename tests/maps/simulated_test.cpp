@@ -67,7 +67,7 @@ protected:
                               .length = length,
                               .protection = PROT_READ | PROT_WRITE,
                               .shared = shared,
-                              .may_store = true});
+                              .may_write = true});
         EXPECT_TRUE(map) << map.error().what;
         made_.push_back(*map);
         return **map;
@@ -104,19 +104,19 @@ private:
 TEST_P(Simulated, WhatIsGoneHasNoMemory) {
     const PageCache& cache = fs->volume().fs().pages;
     ok(fs->sync());
-    const std::uint64_t before = cache.used();
+    const std::uint64_t before = cache.used_bytes();
     constexpr std::size_t pages = 64;
     write(0, std::string(pages * page, 'a'));
     SimulatedMaps::Map& memory = map(pages * page);
     for (std::size_t i = 0; i < pages; ++i) ok(maps->store(memory, i * page, bytes("m"), Source::program));
-    EXPECT_GE(cache.used(), before + pages * page);
+    EXPECT_GE(cache.used_bytes(), before + pages * page);
     ok(fs->sync());
     unmap_all();
     const InodeRef top = *fs->root();
     ok(fs->unlink(*top, "f", Credentials::root(), true));
     file.reset();
-    fs->volume().finish_deletions();
-    EXPECT_EQ(cache.used(), before);
+    fs->volume().wait_for_deletions();
+    EXPECT_EQ(cache.used_bytes(), before);
     file = open("/f");
 }
 
@@ -230,7 +230,7 @@ TEST_P(Simulated, WithoutSpaceOneAccessFails) {
     auto sparse = open("/sparse");
     ok(sparse->truncate(64 << 20));
     auto wide = maps->map(
-        {.inode = sparse->inode_ref(), .length = 64 << 20, .protection = PROT_READ | PROT_WRITE, .may_store = true});
+        {.inode = sparse->inode_ref(), .length = 64 << 20, .protection = PROT_READ | PROT_WRITE, .may_write = true});
     ASSERT_TRUE(wide);
     std::uint64_t at = 0;
     while (at < (64 << 20) && store(**wide, at, "x")) at += page;

@@ -128,7 +128,7 @@ protected:
     void attributes(Inode& inode) {
         AttributeChange mode, owner, times;
         mode.mode = 0700;
-        owner.uid = 7, owner.owner_asked = true;
+        owner.uid = 7, owner.is_chown = true;
         times.atime = times.mtime = format::Timestamp{1, 2};
         const std::byte value[3] = {};
         durable("chmod", [&] { return fs->set_attributes(inode, mode, root, true); });

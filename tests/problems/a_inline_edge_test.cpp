@@ -112,7 +112,7 @@ protected:
     // Reclaim while the file's Inode is held: what it takes of the file is read anew by whoever holds it.
     void reclaim_inside(OpenFile& file) {
         Inode& inode = file.inode();
-        fine(fs->maps().holding(inode,
+        fine(fs->maps().with_inode_lock_shared(inode,
                                 [&]() -> Result<void> {
                                     const std::uint64_t before = inode.pages().cached_folios();
                                     inode.pages().cache().reclaim();

@@ -44,9 +44,9 @@ protected:
                 ok(file.fallocate(0, at, page));
             }
         ok(file.sync(false));
-        for (const Place place : {Place::mapped, Place::unwritten, Place::hole})
-            EXPECT_EQ(any_lives_in(file, place), place != Place::unwritten || has(Kind::unwritten))
-                << place_name(place);
+        for (const BlockState place : {BlockState::mapped, BlockState::unwritten, BlockState::hole})
+            EXPECT_EQ(any_lives_in(file, place), place != BlockState::unwritten || has(Kind::unwritten))
+                << block_state_name(place);
     }
     // A file that is all of one kind, and a map of it that was never touched. Null where there are no maps.
     char* lay(Kind kind, const std::string& path, std::string& bytes, unsigned seed = 7) {
@@ -66,26 +66,26 @@ protected:
         if (kind != Kind::delayed) ok(file->sync(false));
         if (!memory) memory = map(*file, size);
         // Of what is mixed there is no one place.
-        constexpr Place places[] = {Place::hole,   Place::reserved, Place::unwritten,
-                                    Place::mapped, Place::hole,     Place::inline_data};
-        const Place place = places[static_cast<int>(kind)];
-        EXPECT_TRUE(lives_in(*file, place == Place::reserved && journaled() ? Place::mapped : place))
-            << place_name(place);
+        constexpr BlockState places[] = {BlockState::hole,   BlockState::delayed, BlockState::unwritten,
+                                    BlockState::mapped, BlockState::hole,     BlockState::inline_data};
+        const BlockState place = places[static_cast<int>(kind)];
+        EXPECT_TRUE(lives_in(*file, place == BlockState::delayed && journaled() ? BlockState::mapped : place))
+            << block_state_name(place);
         return memory;
     }
-    static bool lives_in(OpenFile& file, Place place) {
-        return !any_run(file, [place](Place found) { return found != place; });
+    static bool lives_in(OpenFile& file, BlockState place) {
+        return !any_run(file, [place](BlockState found) { return found != place; });
     }
-    static bool any_lives_in(OpenFile& file, Place place) {
-        return any_run(file, [place](Place found) { return found == place; });
+    static bool any_lives_in(OpenFile& file, BlockState place) {
+        return any_run(file, [place](BlockState found) { return found == place; });
     }
     template <class Is>
     static bool any_run(OpenFile& file, Is is) {
         for (RangeIterator range(*file.inode_ref(), 0, file.inode_ref()->size_hint());; range.next()) {
-            const Result<bool> there = range.look();
+            const Result<bool> there = range.load();
             EXPECT_TRUE(there);
             if (!there.value_or(false)) return false;
-            if (is(range.run().place)) return true;
+            if (is(range.mapping().state)) return true;
         }
     }
 };
@@ -216,8 +216,8 @@ protected:
         {
             const HeldCommit held(fs->volume().fs().journal);
             writeback = std::thread([&] { ok(synced->sync(false)); });
-            while (!met && !lives_in(*file, Place::mapped))
-                met = lives_in(*file, unwritten ? Place::written : Place::granted);
+            while (!met && !lives_in(*file, BlockState::mapped))
+                met = lives_in(*file, unwritten ? BlockState::converting : BlockState::allocated);
             request = std::thread([&] {
                 auto* raw = reinterpret_cast<std::byte*>(memory);
                 auto done = reading ? direct->read(0, Bytes(raw, size)) : direct->write(0, ConstBytes(raw, size));

@@ -173,7 +173,7 @@ TEST_P(ShortCopies, BesideReclaim) {
                                return reads++ / 4 % 4 == 0;
                            }};
     ok(fs->extents(open("/shared", O_RDONLY)->inode(), 0, all_slices, [&](const Mapping& run) {
-        EXPECT_EQ(run.place, Place::mapped);
+        EXPECT_EQ(run.state, BlockState::mapped);
         unreadable.offset = run.block.value * fs->volume().fs().block_size();
         unreadable.length = run.length;
         return false;

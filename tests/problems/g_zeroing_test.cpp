@@ -109,7 +109,7 @@ TEST_F(Zeroing, WhileOthersStore) {
         std::atomic<unsigned> storing{0};
         auto large = open("/large");
         write(*large, pattern(2 << 20, 1));
-        const std::uint64_t looked_at = fs->volume().fs().pages.looked_at();
+        const std::uint64_t looked_at = fs->volume().fs().pages.scanned_folios();
         std::vector<std::thread> crowd;
         // Page 0 and the last one are never in the range: their threads tell whether too much is zeroed.
         for (const std::size_t own : {std::size_t{0}, pages - 1})
@@ -140,7 +140,7 @@ TEST_F(Zeroing, WhileOthersStore) {
         EXPECT_EQ(seen.find_first_not_of('\0', page), (pages - 1) * page + 7);
         unmap(memory, pages * page);
         ok(file->sync(false));
-        EXPECT_GT(fs->volume().fs().pages.looked_at(), looked_at);
+        EXPECT_GT(fs->volume().fs().pages.scanned_folios(), looked_at);
         large.reset();
         file.reset();
         ok(fs->unmount());

@@ -60,13 +60,13 @@ void Straddle::raw_tail_is_zero(FileSystem& of, MemoryDevice& device, OpenFile& 
     if (end % bs == 0) return;
     BlockNr block;
     ok(of.extents(file.inode(), end / bs * bs, bs, [&](const Mapping& m) {
-        if (m.place == Place::mapped) block = m.block + (end / bs * bs - m.offset) / bs;
+        if (m.state == BlockState::mapped) block = m.block + (end / bs * bs - m.offset) / bs;
         return false;
     }));
     if (!block) return;
     FsContext& fs = of.volume().fs();
     // Until then it is in the log.
-    if (file.inode().data_in_journal() || fs.logged_blocks.has(block, 1)) ok(fs.journal.checkpoint_all());
+    if (file.inode().journals_data() || fs.logged_data_blocks.has(block, 1)) ok(fs.journal.checkpoint_all());
     ++tails_;
     std::vector<std::byte> bytes(bs);
     ok(device.read(block.value * bs, bytes));
@@ -258,12 +258,12 @@ TEST_P(StraddleOnAFullImage, AnAppendWaitsForABlock) {
     ASSERT_LT(fs->volume().counts().free_blocks, 4u);
     ok(open("/spare")->truncate(0));
     const auto& space = fs->volume().fs().allocator;
-    ASSERT_TRUE(space.has_space_later());
-    const std::uint64_t given_back = space.times_given_back();
+    ASSERT_TRUE(space.has_pending_free());
+    const std::uint64_t given_back = space.free_count_generation();
     write(*file, pattern(50, 4), bs + 100);
-    ASSERT_EQ(space.times_given_back(), given_back);
+    ASSERT_EQ(space.free_count_generation(), given_back);
     ok(write_back(file->inode()));
-    EXPECT_GT(space.times_given_back(), given_back);
+    EXPECT_GT(space.free_count_generation(), given_back);
     no_byte_behind_the_end(*memory->clone());
     file.reset();
     settle();
@@ -295,7 +295,7 @@ TEST_P(Straddle, WhatTheImageHasBehindTheEndIsNotSeen) {
                 ok(file->sync(false));
                 BlockNr block;
                 ok(fs->extents(file->inode(), first, bs, [&](const Mapping& m) {
-                    if (m.place == Place::mapped) block = m.block + (first - m.offset) / bs;
+                    if (m.state == BlockState::mapped) block = m.block + (first - m.offset) / bs;
                     return false;
                 }));
                 ASSERT_TRUE(block);

@@ -73,7 +73,7 @@ TEST_P(NoSpaceInAFault, RefusesThatStoreAlone) {
     EXPECT_LT(refusals.load(), threads * pages) << "nobody got the space there was";
     // Space comes back: the same stores succeed.
     ok(fs->unlink(**fs->root(), "fill", root, false));
-    fs->volume().finish_deletions();
+    fs->volume().wait_for_deletions();
     ok(fs->sync());
     for (std::size_t t = 0; t < threads; ++t)
         for (std::size_t p = 0; p < pages; ++p) {

@@ -114,7 +114,7 @@ TEST_P(Freeze, WhoMeetsNoSpaceDoesNotWaitForTheThaw) {
     file.reset();  // its deletion is queued, and cannot begin
     std::atomic<bool> back{false};
     std::thread short_of_space([&] {
-        fs->volume().gain_space(fs->volume().times_space_was_given_back());
+        fs->volume().wait_for_space(fs->volume().free_count_generation());
         back = true;
     });
     for (int waited = 0; waited < 1000 && !back; ++waited) std::this_thread::sleep_for(std::chrono::milliseconds(10));

@@ -50,7 +50,7 @@ protected:
         auto made = maps->map({.inode = file->inode_ref(),
                                .length = pages * page,
                                .protection = PROT_READ | PROT_WRITE,
-                               .may_store = true});
+                               .may_write = true});
         ASSERT_TRUE(made) << made.error().what;
         map_of_file = *made;
     }
@@ -72,7 +72,7 @@ protected:
     std::string durable_bytes() { return recovered_bytes(durable(), pages * page); }
     std::uint64_t promised() {
         Allocator& space = fs->volume().fs().allocator;
-        return space.granted_clusters() + space.claimed_clusters();
+        return space.allocated_clusters() + space.reserved_clusters();
     }
     void end() {
         end_maps();

@@ -16,7 +16,7 @@ unsigned drop_clean(Inode& inode) {
         auto folio = pages.lock_for_change(*index, false);
         EXPECT_TRUE(folio);
         if (!folio || !*folio || (*folio)->dirty || (*folio)->owner || (*folio)->pins) continue;
-        pages.drop(std::move(*folio));
+        pages.remove(std::move(*folio));
         ++dropped;
     }
     return dropped;

@@ -348,7 +348,7 @@ TEST_P(CommitsOfBatches, AnFsyncOfWhatTheLogHasInOneAndOfAnAppendInAnotherIsOneC
         write(*fresh, "image", 5);
         write(*fresh, pattern(2 * page, 3), size_of(*fresh));
         ok(fresh->sync(false));
-        EXPECT_TRUE(fs->volume().fs().logged_blocks.any());
+        EXPECT_TRUE(fs->volume().fs().logged_data_blocks.has_any());
         const JournalCounters before = fs->volume().fs().journal.counters();
         // As much as may be dirty, and one page more: a further one would be written back by the write.
         write(*fresh, pattern(batch * page, 60 + n), 0);

@@ -150,7 +150,7 @@ TEST_P(NothingLeaks, WheneverThePowerGoesWhileFilesComeAndGo) {
     step("removed while open", *names, Space::more, [&] { ok(fs->unlink(**top, "other", root, true)); });
     step("closed", *names, Space::same, [&] {
         other.reset();
-        fs->volume().finish_deletions();
+        fs->volume().wait_for_deletions();
         ok(fs->sync());
     });
     told_is_recovered();
@@ -160,7 +160,7 @@ TEST_P(NothingLeaks, WheneverThePowerGoesWhileFilesComeAndGo) {
     step("in the first one's place", *names, Space::more,
          [&] { ok(fs->rename(**top, "fresh", **top, "small", 0, root, true)); });
     step("removed", *names, Space::more, [&] { ok(fs->unlink(**top, "small", root, true)); });
-    fs->volume().finish_deletions();
+    fs->volume().wait_for_deletions();
     told_is_recovered();
     names.reset(), top->reset();
     cut_everywhere();

@@ -136,16 +136,16 @@ protected:
     // All files are closed and all maps are gone: the end of every test.
     void settle() {
         ok(fs->sync());
-        fs->volume().finish_deletions();
+        fs->volume().wait_for_deletions();
         ok(fs->sync());
         Allocator& space = fs->volume().fs().allocator;
         // The flusher may have had the last reference to a removed file, and hand it over only now.
-        for (int i = 0; i < 250 && space.granted_clusters() + space.claimed_clusters() != 0; ++i) {
+        for (int i = 0; i < 250 && space.allocated_clusters() + space.reserved_clusters() != 0; ++i) {
             std::this_thread::sleep_for(std::chrono::milliseconds(20));
-            fs->volume().finish_deletions();
+            fs->volume().wait_for_deletions();
         }
-        EXPECT_EQ(space.granted_clusters(), 0u);
-        EXPECT_EQ(space.claimed_clusters(), 0u);
+        EXPECT_EQ(space.allocated_clusters(), 0u);
+        EXPECT_EQ(space.reserved_clusters(), 0u);
         auto told = fs->statistics();
         ok(told);
         ok(fs->unmount());

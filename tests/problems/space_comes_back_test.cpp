@@ -47,7 +47,7 @@ TEST_P(SpaceComesBack, StatfsCountsItAtOnce) {
         remove("f");
         EXPECT_EQ(left(), before) << (synced ? "named" : "promised");
         // Neither the deletion nor its commit shows.
-        fs->volume().finish_deletions();
+        fs->volume().wait_for_deletions();
         EXPECT_EQ(left(), before);
         ok(fs->sync());
         EXPECT_EQ(left(), before);

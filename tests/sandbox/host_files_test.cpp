@@ -144,7 +144,7 @@ TEST_F(HostFilesTest, SourcesAreReadAndNothingElse) {
     in_child([&]() -> std::vector<std::string> {
         HostFiles named;
         named.readable = {path, folder, "/dev/null", path + "-none"};
-        if (auto entered = enter_sandbox(Reach::sources, named); !entered) return {entered.error().what};
+        if (auto entered = enter_sandbox(SandboxProfile::sources, named); !entered) return {entered.error().what};
         std::vector<std::string> wrong = others_that_are_open(true);
         struct stat info{};
         char text[4096];
@@ -182,9 +182,9 @@ TEST_F(HostFilesTest, OnlyTheTargetIsWritten) {
         in_child([&]() -> std::vector<std::string> {
             HostFiles named;
             named.writable = {folder};
-            named.trees = true;
-            named.give_away = named.special_modes = give_away;
-            if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+            named.whole_trees = true;
+            named.may_chown = named.special_modes = give_away;
+            if (auto entered = enter_sandbox(SandboxProfile::files, named); !entered) return {entered.error().what};
             std::vector<std::string> wrong = others_that_are_open(false);
             const std::string made = fmt::format("{}/made-{}", folder, give_away), below = made + "/below";
             const int fd = make_folder(made) == 0 ? open_contents(below, false) : -1;
@@ -229,7 +229,7 @@ TEST_F(HostFilesTest, WithoutTreesFilesAreWrittenByTheirNames) {
     in_child([&]() -> std::vector<std::string> {
         HostFiles named;
         named.writable = {made, there, folder, folder + "/inner", folder + "/none/x", "/dev/null", folder + "/made/"};
-        if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+        if (auto entered = enter_sandbox(SandboxProfile::files, named); !entered) return {entered.error().what};
         std::vector<std::string> wrong = others_that_are_open(false);
         for (const std::string& place : {there, made, made, std::string("/dev/null")}) {
             const int fd = open_contents(place, false);
@@ -286,8 +286,8 @@ TEST_F(HostFilesTest, WhatIsMadeIsNotOpenedButForFiles) {
     in_child([&]() -> std::vector<std::string> {
         HostFiles named;
         named.writable = {folder, file, "/dev/null", named_pipe};
-        named.trees = true;
-        if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+        named.whole_trees = true;
+        if (auto entered = enter_sandbox(SandboxProfile::files, named); !entered) return {entered.error().what};
         std::vector<std::string> wrong;
         const auto opened = [&](const std::string& place, bool follow, int error) {
             const int fd = open_contents(place, follow), got = fd < 0 ? errno : 0;
@@ -339,10 +339,10 @@ TEST_F(HostFilesTest, WhatIsMadeIsGivenItsAttributes) {
         in_child([&]() -> std::vector<std::string> {
             HostFiles named;
             named.writable = {folder, victim};  // a file as well: it is there and stays
-            named.trees = true;
-            named.give_away = named.attributes = give_away;
+            named.whole_trees = true;
+            named.may_chown = named.attributes = give_away;
             if (::chdir(folder.c_str()) != 0) return {"chdir"};
-            if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+            if (auto entered = enter_sandbox(SandboxProfile::files, named); !entered) return {entered.error().what};
             std::vector<std::string> wrong;
             const std::string tree = fmt::format("{}/tree-{}", folder, give_away);
             make_folder(tree);
@@ -402,9 +402,9 @@ TEST_F(HostFilesTest, NoMoreIsChangedThanTheCommandSays) {
         in_child([&]() -> std::vector<std::string> {
             HostFiles named;
             named.writable = {file, pipe};
-            named.give_away = true;
-            named.attributes = named.trees = trees;
-            if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+            named.may_chown = true;
+            named.attributes = named.whole_trees = trees;
+            if (auto entered = enter_sandbox(SandboxProfile::files, named); !entered) return {entered.error().what};
             std::vector<std::string> wrong;
             const timespec times[2] = {{1000, 1}, {2000, 2}};
             if (change_owner(file, ::geteuid(), ::getegid()) != 0) wrong.emplace_back("the owner");
@@ -444,8 +444,8 @@ TEST_F(HostFilesTest, AttributesGoToTheFileThatWasWritten) {
     in_child([&]() -> std::vector<std::string> {
         HostFiles named;
         named.writable = {folder};
-        named.give_away = named.attributes = named.trees = named.special_modes = true;
-        if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+        named.may_chown = named.attributes = named.whole_trees = named.special_modes = true;
+        if (auto entered = enter_sandbox(SandboxProfile::files, named); !entered) return {entered.error().what};
         std::vector<std::string> wrong;
         const timespec times[2] = {{1000, 1}, {2000, 2}};
         const int fd = open_contents(file, false);
@@ -478,9 +478,9 @@ TEST_F(HostFilesTest, NothingBesideTheTargetIsChanged) {
         in_child([&]() -> std::vector<std::string> {
             HostFiles named;
             named.writable = {folder, path};
-            named.trees = true;
-            named.give_away = give_away;
-            if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+            named.whole_trees = true;
+            named.may_chown = give_away;
+            if (auto entered = enter_sandbox(SandboxProfile::files, named); !entered) return {entered.error().what};
             std::vector<std::string> wrong;
             const timespec times[2]{};
             for (const std::string& name : {victims_name, folder + "/../" + last, way + "/" + last, beside,
@@ -565,9 +565,9 @@ TEST_F(HostFilesTest, NothingFromBesideGetsANameInTheTarget) {
     in_child([&]() -> std::vector<std::string> {
         HostFiles named;
         named.writable = {folder};
-        named.give_away = named.trees = true;
+        named.may_chown = named.whole_trees = true;
         const int held = ::open(victim, O_PATH | O_CLOEXEC);
-        if (auto entered = enter_sandbox(Reach::files, named); !entered) return {entered.error().what};
+        if (auto entered = enter_sandbox(SandboxProfile::files, named); !entered) return {entered.error().what};
         std::vector<std::string> wrong;
         const std::string made = folder + "/made", by_proc = fmt::format("/proc/self/fd/{}", held);
         if (::linkat(held, "", AT_FDCWD, made.c_str(), AT_EMPTY_PATH) == 0) wrong.emplace_back("a descriptor");

@@ -26,14 +26,14 @@ TEST_F(Sandbox, EveryWayOutIsShut) {
 #ifdef UEXT4_NO_THREADS_IN_A_SANDBOX
     GTEST_SKIP() << "the address sanitizer's threads cannot be started in a sandbox";
 #endif
-    for (const auto& [threads_first, reach] : {std::pair(false, Reach::image), std::pair(true, Reach::image),
-                                               std::pair(false, Reach::server), std::pair(true, Reach::server)}) {
+    for (const auto& [threads_first, reach] : {std::pair(false, SandboxProfile::image), std::pair(true, SandboxProfile::image),
+                                               std::pair(false, SandboxProfile::server), std::pair(true, SandboxProfile::server)}) {
         in_child([&]() -> std::vector<std::string> {
             std::vector<std::string> open_ways;
             std::atomic<bool> go{false};
             std::atomic<bool> bare{false};
             auto hostile = [&] {
-                if (threads_first && !keep_capabilities({})) open_ways.emplace_back("capabilities cannot be given up");
+                if (threads_first && !drop_capabilities_except({})) open_ways.emplace_back("capabilities cannot be given up");
                 bare.store(true);
                 while (!go.load()) std::this_thread::yield();
                 for (const Way& way : ways_out()) {
@@ -77,14 +77,14 @@ TEST_F(Sandbox, EveryOtherCallIsRefused) {
     // Those of the kernel's own probes, which no filter is asked about, and which end a program that makes them.
     constexpr long uretprobe = 335, uprobe = 336;
     constexpr long beyond_the_newest = 600;
-    for (const Reach reach : {Reach::image, Reach::server}) {
+    for (const SandboxProfile reach : {SandboxProfile::image, SandboxProfile::server}) {
         in_child([&]() -> std::vector<std::string> {
             std::vector<std::string> open_ways;
             if (auto entered = enter_sandbox(reach); !entered) return {entered.error().what};
             for (long call = 0; call < beyond_the_newest; ++call) {
                 if (std::ranges::find(plain, call) != std::end(plain)) continue;
                 if (call == uretprobe || call == uprobe) continue;
-                if (call == SYS_recvmsg && reach == Reach::server) continue;  // which is passed descriptors
+                if (call == SYS_recvmsg && reach == SandboxProfile::server) continue;  // which is passed descriptors
                 errno = 0;
                 const long result = ::syscall(call, -1L, -1L, -1L, -1L, -1L, -1L);
                 if (result != -1 || errno != (call == SYS_clone3 ? ENOSYS : EPERM))
@@ -108,7 +108,7 @@ TEST_F(Sandbox, ACallOfAnotherTableEndsTheProcess) {
     if (child == 0) {
         const rlimit no_core{0, 0};
         ::setrlimit(RLIMIT_CORE, &no_core);
-        if (!enter_sandbox(Reach::server)) ::_exit(1);
+        if (!enter_sandbox(SandboxProfile::server)) ::_exit(1);
         constexpr long x32 = 0x40000000;
         std::thread([] { ::syscall(x32 + SYS_getpid); }).join();
         ::_exit(2);
@@ -120,7 +120,7 @@ TEST_F(Sandbox, ACallOfAnotherTableEndsTheProcess) {
 #endif
 
 TEST_F(Sandbox, OnlyAServerIsPassedDescriptors) {
-    for (const Reach reach : {Reach::image, Reach::server}) {
+    for (const SandboxProfile reach : {SandboxProfile::image, SandboxProfile::server}) {
         in_child([&]() -> std::vector<std::string> {
             int ends[2];
             if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return {"no sockets"};
@@ -133,7 +133,7 @@ TEST_F(Sandbox, OnlyAServerIsPassedDescriptors) {
             message.msg_iovlen = 1;
             if (::send(ends[0], &word, 1, 0) != 1) wrong.emplace_back("nothing can be sent");
             const bool came = ::recvmsg(ends[1], &message, MSG_DONTWAIT) == 1;
-            if (came != (reach == Reach::server))
+            if (came != (reach == SandboxProfile::server))
                 wrong.emplace_back(came ? "recvmsg is allowed" : "recvmsg is refused");
             if (::sendmsg(ends[0], &message, 0) >= 0) wrong.emplace_back("sendmsg is allowed");
             return wrong;
