@@ -35,8 +35,8 @@ int stat_of(uext4_fs* fs, const CallerString& path, struct stat* out, bool follo
     });
 }
 
-int set_attribute(uext4_fs* fs, const CallerString& path, bool follow, const CallerString& name, const void* value, std::size_t size,
-                  int flags) {
+int set_attribute(uext4_fs* fs, const CallerString& path, bool follow, const CallerString& name, const void* value,
+                  std::size_t size, int flags) {
     if (!value && size) return invalid("a NULL argument");
     if (const int bad = check_attribute_call(*name, size, flags)) return bad;
     return with(fs, path, follow, [&](Inode& inode) {

@@ -57,7 +57,8 @@ std::uint16_t mode_of(const std::string& text) {
 
 std::uint64_t size_of(const std::string& text) {
     const Result<std::uint64_t> size = parse_size(text);
-    if (!size) fail_with(exit_failure, fmt::format("size '{}' is not a number of bytes, or one with k, M, G or T", text));
+    if (!size)
+        fail_with(exit_failure, fmt::format("size '{}' is not a number of bytes, or one with k, M, G or T", text));
     return *size;
 }
 

@@ -25,7 +25,8 @@ public:
         const std::uint32_t wanted = sign_ == '+' ? old | bits_ : sign_ == '-' ? old & ~bits_ : fixed | bits_;
         // e is answered by the file system, which says why.
         if (const std::uint32_t own = (wanted ^ old) & ~user_settable_flags & ~f::extents)
-            fail_with(exit_failure, fmt::format("{}: the flags {} are the file system's own", s.at(path), letters_of(own)));
+            fail_with(exit_failure,
+                      fmt::format("{}: the flags {} are the file system's own", s.at(path), letters_of(own)));
         value_or_fail(s.fs().set_flags(inode, wanted, operator_identity(), false), s.at(path));
     }
 

@@ -25,7 +25,8 @@ void copy_into(const Place& to, const std::vector<Place>& sources, const CopyOpt
     std::map<std::string, std::unique_ptr<SourceTree>> trees;
     if (sources.front().kind == Place::Kind::standard) {
         auto input = std::make_unique<StandardInputTree>();
-        if (is_image(to.image, input->status())) fail_with(exit_negative, "standard input: is the image that is copied to");
+        if (is_image(to.image, input->status()))
+            fail_with(exit_negative, "standard input: is the image that is copied to");
         trees[sources.front().image] = std::move(input);
     }
     open_beforehand(to.image, true, common);
@@ -66,7 +67,8 @@ void copy_into(const Place& to, const std::vector<Place>& sources, const CopyOpt
 void copy_from_images(const std::vector<Place>& sources, const std::string& to, const CopyOptions& o,
                       const CommonOptions& common) {
     std::error_code ignored;
-    if (sources.size() > 1 && !std::filesystem::is_directory(to, ignored)) fail_with(exit_negative, to + ": is no directory");
+    if (sources.size() > 1 && !std::filesystem::is_directory(to, ignored))
+        fail_with(exit_negative, to + ": is no directory");
     std::vector<std::pair<std::string, std::vector<std::string>>> images;  // in the order they are named
     for (const Place& from : sources) {
         if (images.empty() || images.back().first != from.image)

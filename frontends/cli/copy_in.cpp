@@ -257,7 +257,8 @@ std::optional<InodeRef> CopyIn::file_there(const Spot& to) {
             fail_with(exit_negative, to.at + ": is a link that this copy has made, and is not followed");
         const std::string path = fmt::format("<{}>/{}", to.directory.number(), to.name);
         Result<InodeRef> target = to_.fs().resolve(path, operator_identity());
-        if (!target && target.error().code == ENOENT) fail_with(exit_negative, to.at + ": is a link that leads nowhere");
+        if (!target && target.error().code == ENOENT)
+            fail_with(exit_negative, to.at + ": is a link that leads nowhere");
         there = value_or_fail(std::move(target), to.at);
     }
     if (there->is_directory()) fail_with(exit_negative, to.at + ": a directory is in the way");
@@ -289,15 +290,16 @@ CopyIn::Made CopyIn::make(const CopySource& source, const Spot& to, const struct
         remove_old(to);
     }
     const mode_t mode = (st.st_mode & S_IFMT) | (S_ISDIR(st.st_mode) ? 0755 : 0644);
-    InodeRef made =
-        value_or_fail(to_.fs().create(to.directory, to.name, mode, st.st_rdev, link_target, operator_identity(), false), to.at);
+    InodeRef made = value_or_fail(
+        to_.fs().create(to.directory, to.name, mode, st.st_rdev, link_target, operator_identity(), false), to.at);
     if (S_ISLNK(st.st_mode)) made_links_.insert(made->number().value);
     if (lies_here(source)) made_here_.insert(made->number().value);
     return {std::move(made), false};
 }
 
 void CopyIn::contents(SourceReader& from, const InodeRef& inode, const std::string& at) {
-    std::unique_ptr<OpenFile> file = value_or_fail(to_.fs().open(inode, O_WRONLY | O_TRUNC, operator_identity(), false), at);
+    std::unique_ptr<OpenFile> file =
+        value_or_fail(to_.fs().open(inode, O_WRONLY | O_TRUNC, operator_identity(), false), at);
     const PartialResult part(at);
     while (const std::optional<SourceReader::Piece> piece = from.next()) {
         if (value_or_fail(file->write(piece->at, piece->bytes), at) != piece->bytes.size())

@@ -77,7 +77,7 @@ void CopyOut::entry(const InodeRef& inode, const std::string& source, const std:
     const struct stat st = value_or_fail(from_.fs().attributes(*inode), from_.at(source));
     if (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode) && !o_.recursive)
         fail_with(exit_negative, S_ISDIR(st.st_mode) ? from_.at(source) + ": is a directory (use -r)"
-                                              : has_no_contents(from_.at(source)));
+                                                     : has_no_contents(from_.at(source)));
     if (leaves(st, target)) return progress_.finish(st);
     if (all_.several && !S_ISDIR(st.st_mode) && !all_.made.insert(target).second)
         fail_with(exit_negative, target + ": has just been made by this copy, and is not replaced");
@@ -190,10 +190,11 @@ CopyOut::Target CopyOut::open(const std::string& target, unsigned depth) const {
     if (::lstat(target.c_str(), &st) == 0 && S_ISLNK(st.st_mode)) {
         // Links that lead elsewhere may have come from an image, and who copies a tree names none of them.
         if (depth > 0 || all_.made_links.contains({st.st_dev, st.st_ino}))
-            fail_with(exit_negative, target + ": is a link, which is not followed in a tree, or when this copy has made it");
+            fail_with(exit_negative,
+                      target + ": is a link, which is not followed in a tree, or when this copy has made it");
         if (::stat(target.c_str(), &st) != 0)
             fail_with(exit_negative,
-                    target + ": " + (errno == ENOENT ? "is a link that leads nowhere" : std::strerror(errno)));
+                      target + ": " + (errno == ENOENT ? "is a link that leads nowhere" : std::strerror(errno)));
         out.path = behind_links(target);
         follow = true;
     }
@@ -201,7 +202,8 @@ CopyOut::Target CopyOut::open(const std::string& target, unsigned depth) const {
     if (out.was_there && S_ISDIR(st.st_mode)) fail_with(exit_negative, target + ": a directory is in the way");
     // What is a disk's by its name may have come from an image as well.
     if (out.was_there && depth > 0 && !S_ISREG(st.st_mode))
-        fail_with(exit_negative, target + ": is no file, and only a destination that is named may be a device or a pipe");
+        fail_with(exit_negative,
+                  target + ": is no file, and only a destination that is named may be a device or a pipe");
     if (out.was_there && std::ranges::any_of(all_.images, [&](const auto& image) { return is_image(image, st); }))
         fail_with(exit_negative, target + ": is the image that is copied from");
     // With all that it is, a file is copied beside those that share the old one, not into it.

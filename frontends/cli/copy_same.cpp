@@ -12,7 +12,7 @@ bool lies_in(Session& image, InodeRef directory, const Inode& above) {
     for (std::size_t steps = 0; steps < PATH_MAX; ++steps) {
         if (directory->number() == above.number()) return true;
         InodeRef parent = value_or_fail(image.fs().lookup(*directory, "..", operator_identity(), false),
-                               image.at(fmt::format("<{}>/..", directory->number())));
+                                        image.at(fmt::format("<{}>/..", directory->number())));
         if (parent->number() == directory->number()) return false;
         directory = std::move(parent);
     }
@@ -43,7 +43,7 @@ bool is_to_copy(Session& image, const std::string& source, const std::string& ta
     const InodeRef into = there && (*there)->is_directory() ? *there : image.parent(target).directory;
     if (lies_in(image, into, **from))
         fail_with(exit_negative,
-                fmt::format("{}: a directory cannot be copied into itself, {}", image.at(source), image.at(place)));
+                  fmt::format("{}: a directory cannot be copied into itself, {}", image.at(source), image.at(place)));
     return true;
 }
 

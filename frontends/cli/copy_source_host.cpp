@@ -173,7 +173,8 @@ private:
 }  // namespace
 
 StandardInputTree::StandardInputTree() {
-    if (::fstat(STDIN_FILENO, &st_) != 0) fail_with(exit_failure, fmt::format("standard input: {}", std::strerror(errno)));
+    if (::fstat(STDIN_FILENO, &st_) != 0)
+        fail_with(exit_failure, fmt::format("standard input: {}", std::strerror(errno)));
 }
 
 std::unique_ptr<CopySource> StandardInputTree::find(const std::string&, bool) {

@@ -76,7 +76,8 @@ void CopyWords::expect_contents_alone(const char* stream, bool output) const {
                                                     {output && owner_, "--owner"},
                                                     {output && mode_, "--mode"}};
     for (const auto& [given, option] : refused)
-        if (given) fail_with(exit_failure, fmt::format("-: {} is contents alone, and {} asks for more", stream, option));
+        if (given)
+            fail_with(exit_failure, fmt::format("-: {} is contents alone, and {} asks for more", stream, option));
 }
 
 std::vector<Place> CopyWords::places() const {
@@ -151,7 +152,8 @@ CopyNeeds needs_of(const std::vector<Place>& places, const CopyOptions& o) {
     for (const Place& place : places)
         if (!place.image.empty()) out.images.push_back(place.image);
     const std::vector<Place> sources(places.begin(), places.end() - 1);
-    if (places.back().kind == Place::Kind::host) out.host = {SandboxProfile::files, to_write(sources, places.back().path, o)};
+    if (places.back().kind == Place::Kind::host)
+        out.host = {SandboxProfile::files, to_write(sources, places.back().path, o)};
     else if (HostFiles named = to_read(sources, o); !named.readable.empty())
         out.host = {SandboxProfile::sources, std::move(named)};
     return out;

@@ -104,7 +104,9 @@ private:
     }
 
     // What has several names is counted at the first one.
-    bool is_counted(const VisitedFile& v) { return !o_.links && !seen_.insert({&v.session, v.inode->number().value}).second; }
+    bool is_counted(const VisitedFile& v) {
+        return !o_.links && !seen_.insert({&v.session, v.inode->number().value}).second;
+    }
 
     bool begin(const VisitedFile& v) {
         if (is_counted(v)) return false;

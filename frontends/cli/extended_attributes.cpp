@@ -107,8 +107,11 @@ void set_attribute(const ExtendedAttributeOptions& o) {
     listing.each([&](Session& s, const std::string& path) {
         InodeRef inode = s.resolve(path, false);
         if (!o.remove.empty())
-            value_or_fail(s.fs().remove_xattr(*inode, o.remove, operator_identity(), false), s.at(path) + ": " + o.remove);
-        else value_or_fail(s.fs().set_xattr(*inode, o.name, value, 0, operator_identity(), false), s.at(path) + ": " + o.name);
+            value_or_fail(s.fs().remove_xattr(*inode, o.remove, operator_identity(), false),
+                          s.at(path) + ": " + o.remove);
+        else
+            value_or_fail(s.fs().set_xattr(*inode, o.name, value, 0, operator_identity(), false),
+                          s.at(path) + ": " + o.name);
     });
     listing.finish();
 }

@@ -21,18 +21,19 @@ void extents(const std::string& place, const CommonOptions& o) {
             fail_with(exit_negative, s.at(p.path) + ": is a device, fifo or socket, which has no extents");
         Json out = Json::array();
         const std::uint64_t bs = s.fs().volume().geometry().block_size;
-        value_or_fail(s.fs().extents(*inode, 0, ~std::uint64_t{0} >> 1,
-                            [&](const Mapping& m) {
-                                Json j{{"offset", m.offset}, {"length", m.length}, {"place", block_state_name(m.state)}};
-                                if (m.has_block()) j["physical"] = m.block.value * bs;
-                                if (!o.json)
-                                    fmt::print("{:>16} {:>14} {:>16} {}\n", m.offset, m.length,
-                                               m.has_block() ? std::to_string(m.block.value * bs) : "-",
-                                               block_state_name(m.state));
-                                out.push_back(std::move(j));
-                                return true;
-                            }),
-             s.at(p.path));
+        value_or_fail(
+            s.fs().extents(*inode, 0, ~std::uint64_t{0} >> 1,
+                           [&](const Mapping& m) {
+                               Json j{{"offset", m.offset}, {"length", m.length}, {"place", block_state_name(m.state)}};
+                               if (m.has_block()) j["physical"] = m.block.value * bs;
+                               if (!o.json)
+                                   fmt::print("{:>16} {:>14} {:>16} {}\n", m.offset, m.length,
+                                              m.has_block() ? std::to_string(m.block.value * bs) : "-",
+                                              block_state_name(m.state));
+                               out.push_back(std::move(j));
+                               return true;
+                           }),
+            s.at(p.path));
         if (o.json) print(out);
     }
     s.close();

@@ -76,8 +76,8 @@ bool is_empty(const Found& found) {
     bool empty = true;
     Session& s = found.visit.session;
     value_or_fail(s.fs().read_directory(*found.visit.inode, 0,
-                               [&](const DirectoryEntry& e) { return empty = is_dot(std::string(e.name)); }),
-         s.at(found.visit.path));
+                                        [&](const DirectoryEntry& e) { return empty = is_dot(std::string(e.name)); }),
+                  s.at(found.visit.path));
     return empty;
 }
 

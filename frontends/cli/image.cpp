@@ -4,7 +4,7 @@
 #include "cli/session.h"
 #include "cli/times.h"
 #include "cli/verbs.h"
-#include "inode/super_access.h"
+#include "inode/superblock.h"
 #include "journal/log_reader.h"
 #include "volume/journal_location.h"
 
@@ -119,9 +119,11 @@ void journal(const ImageArguments& st) {
     Session s(st.image, false, raw, Session::Use::alone);
     {
         Volume& volume = s.fs().volume();
-        if (!volume.geometry().has_compat(format::compat::has_journal)) fail_with(exit_negative, st.image + ": no journal");
+        if (!volume.geometry().has_compat(format::compat::has_journal))
+            fail_with(exit_negative, st.image + ": no journal");
         const std::vector<BlockRun> runs = value_or_fail(locate_journal(volume.inodes(), volume.geometry()), st.image);
-        const LogReader log = value_or_fail(LogReader::open(volume.fs().device, volume.geometry().block_size, runs), st.image);
+        const LogReader log =
+            value_or_fail(LogReader::open(volume.fs().device, volume.geometry().block_size, runs), st.image);
         const format::JournalLayout& l = log.layout();
         Json j{{"blocks", l.length},
                {"start", l.start},
@@ -151,7 +153,7 @@ void journal(const ImageArguments& st) {
             records.push_back(std::move(record));
             return true;
         }),
-             st.image);
+                      st.image);
         j["records"] = std::move(records);
         j["fast_commits"] = l.start ? list_fast_commits(log, end, l.block_size, st)
                                     : Json{{"commits", 0}, {"operations", Json::array()}};
@@ -249,7 +251,7 @@ void add_image_verbs(CLI::App& app) {
         v->callback([s] {
             if (s->text.size() > sizeof(format::SuperBlock::volume_name))
                 fail_with(exit_failure, fmt::format("'{}': a label has at most {} bytes", s->text,
-                                                sizeof(format::SuperBlock::volume_name)));
+                                                    sizeof(format::SuperBlock::volume_name)));
             s->image = whole_image(s->image);
             Session session(s->image, s->set, s->o);
             if (s->set) value_or_fail(session.fs().set_label(s->text), s->image);

@@ -44,7 +44,7 @@ void Listing::look_at_host_file(const std::string& text, const std::string& path
     if (const std::optional<std::string> missing = missing_image(path)) fail_with(exit_failure, *missing);
     if (in_sandbox())
         fail_with(exit_failure,
-                text + ": the shell's commands cannot look at this file of the host; name a path of the image");
+                  text + ": the shell's commands cannot look at this file of the host; name a path of the image");
     struct stat file{}, link{};
     const int error = ::stat(path.c_str(), &file) == 0 && ::lstat(path.c_str(), &link) == 0 ? 0 : errno;
     if (error != 0) fail_with(exit_negative, text + ": " + std::strerror(error));

@@ -170,7 +170,8 @@ private:
 
     void fill(Session& s, LsRow& row, Inode& inode) const {
         row.st = value_or_fail(s.fs().attributes(inode), s.at(row.path));
-        if (o_.long_form && S_ISLNK(row.st.st_mode)) row.target = value_or_fail(s.fs().read_link(inode), s.at(row.path));
+        if (o_.long_form && S_ISLNK(row.st.st_mode))
+            row.target = value_or_fail(s.fs().read_link(inode), s.at(row.path));
         if (o_.long_form) row.access_list = has_access_list(s, inode, row.path);
         if (o_.o.json) row.json = describe(s, row.name, row.path, inode);
     }

@@ -94,10 +94,11 @@ void request(const std::string& directory, unsigned long what) {
     if (result == 0) return;
     if (inherited) inherited->take_back();
     if (error == ENOTTY || error == ENOSYS) fail_with(exit_failure, directory + ": no mount of uext4");
-    fail_with(error == EINVAL || error == EBUSY ? exit_negative : exit_failure, directory + ": " +
-                                                                           (error == EINVAL  ? "not frozen"
-                                                                            : error == EBUSY ? busy
-                                                                                             : std::strerror(error)));
+    fail_with(error == EINVAL || error == EBUSY ? exit_negative : exit_failure,
+              directory + ": " +
+                  (error == EINVAL  ? "not frozen"
+                   : error == EBUSY ? busy
+                                    : std::strerror(error)));
 }
 
 // The table of -o.
@@ -110,8 +111,9 @@ std::string options_help() {
                       [&](std::string_view name) { names += fmt::format("{}{}", names.empty() ? "" : ", ", name); });
         const std::string unit = row.unit.empty() ? "" : fmt::format(" ({})", row.unit);
         const std::string otherwise =
-            row.default_value.empty() ? ""
-                                  : fmt::format(" Without it: {}.", row.default_value == "so" ? "the same" : row.default_value);
+            row.default_value.empty()
+                ? ""
+                : fmt::format(" Without it: {}.", row.default_value == "so" ? "the same" : row.default_value);
         out += fmt::format("  {}{}: {}{}\n", names, unit, row.meaning, otherwise);
     }
     return out;

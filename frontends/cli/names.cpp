@@ -43,8 +43,8 @@ struct NameArguments {
 void make_directory(Session& s, std::string path, const NameArguments& st, const Wanted& wanted) {
     const auto make = [&](const std::string& part) {
         const FileSystem::Parent p = s.parent(part);
-        InodeRef made =
-            value_or_fail(s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, operator_identity(), false), s.at(part));
+        InodeRef made = value_or_fail(
+            s.fs().create(*p.directory, p.name, S_IFDIR | 0755, 0, {}, operator_identity(), false), s.at(part));
         if (st.verbose) fmt::print("created directory '{}'\n", printable(s.at(part)));
         return made;
     };
@@ -123,17 +123,17 @@ void add_name_verbs(CLI::App& app) {
             if (device != (major_number->count() + minor_number->count() == 2) ||
                 (!device && major_number->count() != 0))
                 fail_with(exit_failure,
-                        device ? "a device has a MAJOR and a MINOR" : "only devices have a MAJOR and a MINOR");
+                          device ? "a device has a MAJOR and a MINOR" : "only devices have a MAJOR and a MINOR");
             each(*s, "mknod", [&](Session& session, const std::string& path) {
                 const mode_t type = s->kind == "c"   ? S_IFCHR
                                     : s->kind == "b" ? S_IFBLK
                                     : s->kind == "p" ? S_IFIFO
                                                      : S_IFSOCK;
                 FileSystem::Parent p = session.parent_of_file(path);
-                InodeRef made =
-                    value_or_fail(session.fs().create(*p.directory, p.name, type | 0644,
-                                             makedev(s->device_major, s->device_minor), {}, operator_identity(), false),
-                         session.at(path));
+                InodeRef made = value_or_fail(
+                    session.fs().create(*p.directory, p.name, type | 0644, makedev(s->device_major, s->device_minor),
+                                        {}, operator_identity(), false),
+                    session.at(path));
                 wanted.apply(session, *made, path);
             });
         });

@@ -83,12 +83,12 @@ Place parse_outside(const std::string& word, const Place* before, const IsFile& 
         const std::string path = word.substr(1);
         if (!before)
             fail_with(exit_failure,
-                    fmt::format("{}: is in the image of the operand before it, and there is none; write IMAGE:{}", word,
-                                path));
+                      fmt::format("{}: is in the image of the operand before it, and there is none; write IMAGE:{}",
+                                  word, path));
         if (before->image.empty())
             fail_with(exit_failure, fmt::format("{}: is in the image of the operand before it, which is in none; write "
-                                            "IMAGE:{}",
-                                            word, path));
+                                                "IMAGE:{}",
+                                                word, path));
         return {before->image, path, before->kind};
     }
     if (const Prefix* const prefix = prefix_of(word)) return parse_prefixed(word, prefix);
@@ -100,13 +100,14 @@ Place parse_in_shell(const std::string& word, const ShellWords& shell, const IsF
     if (word.starts_with(host_prefix)) {
         const std::string of_host = word.substr(host_prefix.size());
         if (of_host.empty()) fail_with(exit_failure, word + ": a path of the host follows, as in host:/etc/hostname");
-        if (of_host == "-") fail_with(exit_failure, word + ": a shell reads and writes those itself; cat prints a file");
+        if (of_host == "-")
+            fail_with(exit_failure, word + ": a shell reads and writes those itself; cat prints a file");
         return parse_outside(of_host, nullptr, is_file);
     }
     if (begins_with_separator(word))
         fail_with(exit_failure, fmt::format("{}: in a shell, a path of the image is written {} (and ./{} where a name "
-                                        "begins with a colon)",
-                                        word, word.substr(1), word));
+                                            "begins with a colon)",
+                                            word, word.substr(1), word));
     if (word.starts_with('/') || word.starts_with('<')) return {shell.image, word, Place::Kind::image};
     return {shell.image, shell.directory + (shell.directory.ends_with('/') ? "" : "/") + word, Place::Kind::image};
 }

@@ -134,19 +134,21 @@ std::vector<Place> places_in_one_image(const std::vector<std::string>& words, co
     for (std::size_t i = 0; i < out.size(); ++i) {
         const Place& place = out[i];
         if (place.kind == Place::Kind::standard)
-            fail_with(exit_failure, fmt::format("-: {} takes paths of an image, and not standard input and output", verb));
+            fail_with(exit_failure,
+                      fmt::format("-: {} takes paths of an image, and not standard input and output", verb));
         if (place.kind == Place::Kind::host) {
             if (const std::optional<std::string> missing = missing_image(place.path)) fail_with(exit_failure, *missing);
-            if (i == 0) fail_with(exit_failure, fmt::format("{}: names no path in an image: write IMAGE:/path", words[i]));
+            if (i == 0)
+                fail_with(exit_failure, fmt::format("{}: names no path in an image: write IMAGE:/path", words[i]));
             const std::string path = (place.path.starts_with('/') ? "" : "/") + place.path;
             fail_with(exit_failure,
-                    fmt::format("{}: is a path of the host, and {} stays in the image: write {} for a path in "
-                                "it; cp copies to the host",
-                                words[i], verb, shell ? path : ":" + path));
+                      fmt::format("{}: is a path of the host, and {} stays in the image: write {} for a path in "
+                                  "it; cp copies to the host",
+                                  words[i], verb, shell ? path : ":" + path));
         }
         if (!same_image(place.image, out[0].image))
             fail_with(exit_failure, fmt::format("{} and {}: both sides must be in one image (cp copies between images)",
-                                            words[0], words[i]));
+                                                words[0], words[i]));
     }
     return out;
 }

@@ -32,7 +32,8 @@ void prepend_parts(std::deque<std::string>& parts, const std::string& path) {
 // Without links, "." and "..". The last part need not be there.
 std::string canonical(Session& s, const std::string& path) {
     constexpr int most_links = 40;
-    if (path.starts_with('<')) fail_with(exit_failure, s.at(path) + ": an inode that is named by its number has no path");
+    if (path.starts_with('<'))
+        fail_with(exit_failure, s.at(path) + ": an inode that is named by its number has no path");
     std::deque<std::string> left;
     prepend_parts(left, path);
     std::vector<std::string> names;

@@ -30,7 +30,8 @@ public:
         } else if (directory && arguments_.directories) {
             remove_directory(*place.directory, place.name, path);
         } else if (directory) {
-            fail_with(exit_negative, s_.at(path) + ": is a directory (-r removes it and what is in it, -d an empty one)");
+            fail_with(exit_negative,
+                      s_.at(path) + ": is a directory (-r removes it and what is in it, -d an empty one)");
         } else {
             unlink(*place.directory, place.name, path);
         }
@@ -46,7 +47,8 @@ private:
     // The end of the verb for "name/" that is none.
     bool is_directory(const FileSystem::Parent& place, const std::string& path) {
         const bool is =
-            value_or_fail(s_.fs().lookup(*place.directory, place.name, operator_identity(), false), s_.at(path))->is_directory();
+            value_or_fail(s_.fs().lookup(*place.directory, place.name, operator_identity(), false), s_.at(path))
+                ->is_directory();
         if (place.slash && !is) fail_with(exit_negative, s_.at(path) + ": is no directory");
         return is;
     }
@@ -63,10 +65,11 @@ private:
 
     // In a damaged image a name in the tree may lead to a directory that lies elsewhere, and has other things in it.
     void expect_own(Inode& directory, Inode& inside, const std::string& path) {
-        const InodeNr parent = value_or_fail(s_.fs().lookup(inside, "..", operator_identity(), false), s_.at(path))->number();
+        const InodeNr parent =
+            value_or_fail(s_.fs().lookup(inside, "..", operator_identity(), false), s_.at(path))->number();
         if (parent != directory.number())
             fail_with(exit_failure, fmt::format("{}: directory inode {} lies in inode {}, and is found in inode {}",
-                                            s_.at(path), inside.number(), parent, directory.number()));
+                                                s_.at(path), inside.number(), parent, directory.number()));
     }
 
     // Whether it is gone. What stays in it was told, and so were those that failed; the others are gone.
@@ -90,8 +93,8 @@ private:
             if (e.name != "." && e.name != "..") names.emplace_back(e.name);
             return true;
         };
-        bool all =
-            !listing_.attempt(s_.at(path), [&] { value_or_fail(s_.fs().read_directory(directory, 0, add), s_.at(path)); });
+        bool all = !listing_.attempt(s_.at(path),
+                                     [&] { value_or_fail(s_.fs().read_directory(directory, 0, add), s_.at(path)); });
         for (const std::string& name : names) {
             const std::string place = below(path, name);
             bool gone = false;

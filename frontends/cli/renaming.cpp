@@ -71,8 +71,8 @@ void unlink(Session& s, const Name& name) {
 
 void rename(Session& s, const Name& from, const Name& to) {
     value_or_fail(s.fs().rename(*from.parent.directory, from.parent.name, *to.parent.directory, to.parent.name, 0,
-                       operator_identity(), false),
-         s.at(from.path));
+                                operator_identity(), false),
+                  s.at(from.path));
 }
 
 bool is_newer(Session& s, const Name& a, const InodeRef& first, const Name& b, const InodeRef& second) {
@@ -102,9 +102,10 @@ void move(Session& s, const RenamingArguments& arguments, const std::string& pat
 void make_link(Session& s, const Name& to, const InodeRef* target, const std::string& text) {
     if (target)
         return value_or_fail(s.fs().link(**target, *to.parent.directory, to.parent.name, operator_identity(), false),
-                    s.at(to.path));
-    value_or_fail(s.fs().create(*to.parent.directory, to.parent.name, S_IFLNK | 0777, 0, text, operator_identity(), false),
-         s.at(to.path));
+                             s.at(to.path));
+    value_or_fail(
+        s.fs().create(*to.parent.directory, to.parent.name, S_IFLNK | 0777, 0, text, operator_identity(), false),
+        s.at(to.path));
 }
 
 // The old file keeps the name until the link has it: there is always one of them.

@@ -7,7 +7,7 @@
 #include "device/host_use.h"
 #include "device/open_device.h"
 #include "device/partition.h"
-#include "pagecache/cache_budget.h"
+#include "pagecache/cache_memory_limit.h"
 #include "sandbox/partition_apart.h"
 #include "sandbox/sandbox.h"
 
@@ -189,7 +189,8 @@ InodeRef Session::inode_of_entry(std::uint64_t number, const std::string& path) 
 
 FileSystem::Parent Session::parent_of_file(const std::string& path) {
     FileSystem::Parent place = parent(path);
-    if (place.slash && place.name != "." && place.name != "..") fail_with(exit_negative, at(path) + ": is no directory");
+    if (place.slash && place.name != "." && place.name != "..")
+        fail_with(exit_negative, at(path) + ": is no directory");
     return place;
 }
 
@@ -197,9 +198,11 @@ void Ancestors::enter(const Session& session, const Inode& directory) {
     constexpr std::size_t deepest = 2048;
     const std::uint64_t number = directory.number().value;
     const std::string where = session.at(fmt::format("<{}>", number));
-    if (numbers_.size() >= deepest) fail_with(exit_negative, fmt::format("{}: more than {} directories deep", where, deepest));
+    if (numbers_.size() >= deepest)
+        fail_with(exit_negative, fmt::format("{}: more than {} directories deep", where, deepest));
     for (std::uint64_t above : numbers_)
-        if (above == number) fail_with(exit_failure, fmt::format("{}: directory inode {} contains itself", where, number));
+        if (above == number)
+            fail_with(exit_failure, fmt::format("{}: directory inode {} contains itself", where, number));
     numbers_.push_back(number);
 }
 

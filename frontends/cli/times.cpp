@@ -29,7 +29,8 @@ std::string converted(const std::tm& parts, const std::string& format) {
 std::tm local_parts(std::int64_t seconds) {
     const std::time_t time = seconds;
     std::tm parts{};
-    if (!::localtime_r(&time, &parts)) fail_with(exit_failure, fmt::format("{} seconds: there is no such year", seconds));
+    if (!::localtime_r(&time, &parts))
+        fail_with(exit_failure, fmt::format("{} seconds: there is no such year", seconds));
     return parts;
 }
 

@@ -25,7 +25,8 @@ struct TouchTimes {
 
 format::Timestamp date_of(const std::string& text, format::Timestamp now) {
     const std::optional<format::Timestamp> date = parse_date(text, now);
-    if (!date) fail_with(exit_failure, fmt::format("'{}' is no date that is known here; known are {}", text, date_forms));
+    if (!date)
+        fail_with(exit_failure, fmt::format("'{}' is no date that is known here; known are {}", text, date_forms));
     return *date;
 }
 

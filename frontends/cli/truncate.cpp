@@ -27,7 +27,8 @@ struct SizeChange {
 
     std::uint64_t of(std::uint64_t size, const std::string& at) const {
         constexpr std::uint64_t most = std::uint64_t{1} << 63;  // no file is as large, and no sum of two overflows
-        if (bytes >= most) fail_with(exit_failure, fmt::format("{}: {} bytes are more than a file can have", at, bytes));
+        if (bytes >= most)
+            fail_with(exit_failure, fmt::format("{}: {} bytes are more than a file can have", at, bytes));
         switch (operation) {
             case '+': return size + bytes;
             case '-': return size - std::min(size, bytes);

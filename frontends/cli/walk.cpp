@@ -12,7 +12,7 @@ std::string name_of(std::string path) {
 }  // namespace
 
 void TreeWalk::from(Session& s, const std::string& path, const std::function<bool(const VisitedFile&)>& before,
-                const std::function<void(const VisitedFile&)>& after) {
+                    const std::function<void(const VisitedFile&)>& after) {
     VisitedFile what{s, s.resolve(path, false), {}, name_of(path), path, 0};
     if (follow_ != FollowLinks::none) follow(what);
     visit(what, before, after);
@@ -28,7 +28,7 @@ void TreeWalk::follow(VisitedFile& what) const {
 }
 
 void TreeWalk::visit(const VisitedFile& what, const std::function<bool(const VisitedFile&)>& before,
-                 const std::function<void(const VisitedFile&)>& after) {
+                     const std::function<void(const VisitedFile&)>& after) {
     const std::string subject = what.session.at(what.path);
     if (what.inode->is_directory() && above_.contains(*what.inode)) {
         // Where links are followed, one of them may have led back. Otherwise the image is damaged, which enter() says.
@@ -49,7 +49,7 @@ void TreeWalk::visit(const VisitedFile& what, const std::function<bool(const Vis
 }
 
 void TreeWalk::inside(const VisitedFile& what, const std::function<bool(const VisitedFile&)>& before,
-                  const std::function<void(const VisitedFile&)>& after) {
+                      const std::function<void(const VisitedFile&)>& after) {
     std::optional<std::string> error;
     Session& s = what.session;
     for (Entry& e : listing_.entries(s, *what.inode, what.path, error)) {

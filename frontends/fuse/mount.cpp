@@ -11,7 +11,7 @@
 #include "fuse/supervisor.h"
 #include "fuse/system_log.h"
 #include "fuse/titles.h"
-#include "pagecache/cache_budget.h"
+#include "pagecache/cache_memory_limit.h"
 #include "sandbox/partition_apart.h"
 #include "sandbox/sandbox.h"
 
@@ -385,8 +385,8 @@ Result<Job> prepare(const MountRequest& request, bool& no_image) {
     if (job.options.source.empty()) job.options.source = source_of(job.image);
     job.debug = request.debug;
     job.title = request.image + " on " + job.directory;
-    job.may_only_read =
-        request.by_mount_program || std::ranges::find(job.options.volume.given_names, "rw") == job.options.volume.given_names.end();
+    job.may_only_read = request.by_mount_program ||
+                        std::ranges::find(job.options.volume.given_names, "rw") == job.options.volume.given_names.end();
     job.wait = request.wait;
     return job;
 }

@@ -13,7 +13,7 @@ struct MountRequest {
     std::string directory;
     std::string options;  // as after -o: docs/MOUNT.md
     bool foreground = false;
-    bool debug = false;                              // print every request; implies foreground
+    bool debug = false;                                      // print every request; implies foreground
     std::chrono::milliseconds wait = default_write_timeout;  // for another process that has the image open
     // By mount(8), which always passes `rw`. Otherwise `rw` means that a mount that can only be read is a failure.
     bool by_mount_program = false;

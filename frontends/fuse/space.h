@@ -1,6 +1,6 @@
 // Near the end of the space: the kernel takes writes into its cache and asks for space long after the call. Where there
 // is little, it is made to ask before it takes more, and to send what it has, so that the call meets the error; what it
-// had taken by then and finds no space, the file system keeps (OpenFile::write_beyond_space).
+// had taken by then and finds no space, the file system keeps (OpenFile::write_beyond_reserved_space).
 //
 // Making it send drops what it has of the file from its cache. So that is only what lies in the file's holes and behind
 // the end that is known here: the rest needs no space. And the more is left, the seldomer.

@@ -252,7 +252,8 @@ Result<Supervisor> Supervisor::start(const std::string& directory, const MountOp
     }
     close(ends[0]);
     close(groups[0]);
-    close_all_except({ends[1], groups[1]}, STDERR_FILENO + 1);  // the image's descriptor, if it was given as one, as well
+    close_all_except({ends[1], groups[1]},
+                     STDERR_FILENO + 1);  // the image's descriptor, if it was given as one, as well
     ignore_signals();
     set_title("uext4-supervise", "supervisor of", mount);
     if (chdir("/") != 0) _exit(1);

@@ -69,7 +69,9 @@ bool add_what_it_leads_to(std::vector<BlockState>& places, const std::string& pa
     place.own = Descriptor(::open(path.c_str(), O_PATH | O_CLOEXEC));
     struct stat info{};
     if (!place.own.is_open() || ::fstat(place.own.fd(), &info) != 0) return true;
-    place.kind = S_ISDIR(info.st_mode) ? BlockState::folder : S_ISREG(info.st_mode) ? BlockState::file : BlockState::special;
+    place.kind = S_ISDIR(info.st_mode)   ? BlockState::folder
+                 : S_ISREG(info.st_mode) ? BlockState::file
+                                         : BlockState::special;
     place.device = info.st_dev;
     place.inode = info.st_ino;
     place.path = path;
@@ -241,8 +243,8 @@ private:
         if (place.kind == BlockState::special) return EINVAL;
         target.name = name;
         if (folder.empty() && name == ".") {
-            const bool known =
-                place.above && (place.kind != BlockState::folder || is_same(place.above->fd(), place.name, place.own.fd()));
+            const bool known = place.above && (place.kind != BlockState::folder ||
+                                               is_same(place.above->fd(), place.name, place.own.fd()));
             if (known) target.name = place.name;
             else if (place.kind == BlockState::file) return to_descriptor(place, target);
             return ::fchdir(known ? place.above->fd() : place.own.fd()) == 0 ? 0 : errno;
@@ -367,7 +369,8 @@ std::vector<BlockState> open_places(const HostFiles& files) {
         place.path = path;
         place.name = name;
         place.above = open_folder(folder, folders);
-        if (files.whole_trees) place.own = Descriptor(::open(path.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        if (files.whole_trees)
+            place.own = Descriptor(::open(path.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
         if (place.above) places.push_back(std::move(place));
     }
     return places;

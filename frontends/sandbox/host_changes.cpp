@@ -106,7 +106,8 @@ private:
             }
         }
         // A link before what it leads to.
-        std::ranges::stable_partition(out, [&](const Spot& spot) { return places_[spot.place].kind == BlockState::named; });
+        std::ranges::stable_partition(out,
+                                      [&](const Spot& spot) { return places_[spot.place].kind == BlockState::named; });
         return out;
     }
     std::set<std::uint32_t> at_or_above(const std::string& path) const {
@@ -234,7 +235,8 @@ void allow_most_descriptors() {
 }
 
 // In the child.
-[[noreturn]] void run_changer(int socket, const HostFiles& files, std::vector<BlockState> places, pid_t parent) noexcept {
+[[noreturn]] void run_changer(int socket, const HostFiles& files, std::vector<BlockState> places,
+                              pid_t parent) noexcept {
     if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != parent) ::_exit(1);
     // What asks the other process to end is not for this one, which ends with it. Its terminal stays: it can be named.
     (void)::setpgid(0, 0);

@@ -31,7 +31,7 @@ struct HostFiles {
     std::vector<std::string> readable, writable;
     bool may_chown = false;      // to other owners
     bool attributes = false;     // with times, and attributes of whatever kind
-    bool whole_trees = false;          // whatever lies below, and is made or removed there; else nothing but files
+    bool whole_trees = false;    // whatever lies below, and is made or removed there; else nothing but files
     bool special_modes = false;  // set-id and sticky bits, on what is made and what is there
 };
 

@@ -84,10 +84,12 @@ TEST(AllocDamage, WhoeverHearsOfDamageMayStopAllocation) {
     space.poke(space.block_bitmap(GroupNr(0)), 700, [](std::byte b) { return b ^ std::byte{1}; });
     space.reopen();
     space.allocator->set_corruption_callback([](const Error&) { return false; });
-    const Result<Allocation> first = space.allocator->allocate(space.geometry.first_block(GroupNr(0)), 1, nullptr, false);
+    const Result<Allocation> first =
+        space.allocator->allocate(space.geometry.first_block(GroupNr(0)), 1, nullptr, false);
     ASSERT_FALSE(first);
     EXPECT_EQ(first.error().code, EUCLEAN);
-    const Result<Allocation> second = space.allocator->allocate(space.geometry.first_block(GroupNr(1)), 1, nullptr, false);
+    const Result<Allocation> second =
+        space.allocator->allocate(space.geometry.first_block(GroupNr(1)), 1, nullptr, false);
     ASSERT_FALSE(second);
     EXPECT_EQ(second.error().code, EROFS);
     Handle handle = space.start();

@@ -116,8 +116,8 @@ TEST(AllocLimit, ThreadsWhileMapsComeAndGo) {
             for (int i = 0; i < 400; ++i) {
                 if (mine.size() < 8) {
                     Handle handle = space.start();
-                    Allocation grant = must(
-                        space.allocator->allocate(in_group(space, random() % groups), 1 + random() % 30, nullptr, false));
+                    Allocation grant = must(space.allocator->allocate(in_group(space, random() % groups),
+                                                                      1 + random() % 30, nullptr, false));
                     if (random() % 4 == 0) continue;  // given back
                     mine.push_back({grant.first(), grant.count()});
                     must(space.allocator->mark_used(handle, grant));

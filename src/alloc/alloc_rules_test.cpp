@@ -246,7 +246,7 @@ TEST(AllocRules, WindowsAreGivenUpWhenNothingElseIsLeft) {
     const std::uint64_t free = space.allocator->counts().free_blocks;
     for (std::uint64_t n = 0; n < free; ++n) {
         auto one = space.allocator->allocate(BlockNr(100 + n * 37 % 8000), 1, nullptr, true,
-                                          InodeNr(static_cast<std::uint32_t>(20 + n % 40)));
+                                             InodeNr(static_cast<std::uint32_t>(20 + n % 40)));
         ASSERT_TRUE(one) << one.error().what << " after " << n << " of " << free;
         grants.push_back(std::move(*one));
     }
@@ -318,7 +318,7 @@ TEST(AllocRules, ThreadsShareTheSpace) {
                     Allocation grant;
                     if (random() % 2) {
                         auto r = space.allocator->allocate(BlockNr(random() % space.geometry.blocks_count),
-                                                        1 + random() % 40, nullptr, false);
+                                                           1 + random() % 40, nullptr, false);
                         if (!r) continue;  // all is pending
                         grant = std::move(*r);
                     }

@@ -40,7 +40,8 @@ struct Worker {
         switch (below(8)) {
             case 0:
             case 1:
-                if (Result<Allocation> g = a.allocate(goal, 1 + below(300), nullptr, false)) grants.push_back(std::move(*g));
+                if (Result<Allocation> g = a.allocate(goal, 1 + below(300), nullptr, false))
+                    grants.push_back(std::move(*g));
                 else ASSERT_EQ(g.error().code, ENOSPC) << g.error().what;
                 break;
             case 2: {

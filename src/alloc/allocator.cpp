@@ -35,17 +35,22 @@ Allocator::~Allocator() {
     state_->discard_thread.join();
 }
 
-void Allocator::set_corruption_callback(std::function<bool(const Error&)> told) { state_->corruption_callback = std::move(told); }
+void Allocator::set_corruption_callback(std::function<bool(const Error&)> told) {
+    state_->corruption_callback = std::move(told);
+}
 
 void Allocator::set_read_only(bool on) { state_->read_only = on; }
 
 void Allocator::set_journal_blocks(const std::vector<BlockRun>& runs) {
-    for (const BlockRun& run : runs) state_->journal_zone.ranges.push_back({run.first.value, run.first.value + run.count});
+    for (const BlockRun& run : runs)
+        state_->journal_zone.ranges.push_back({run.first.value, run.first.value + run.count});
     std::ranges::sort(state_->journal_zone.ranges, {}, &SystemZone::Range::first);
 }
 const format::Geometry& Allocator::geometry() const { return state_->geometry; }
 std::uint64_t Allocator::allocated_clusters() const { return static_cast<std::uint64_t>(state_->allocated.load()); }
-std::uint64_t Allocator::reserved_clusters() const { return static_cast<std::uint64_t>(state_->delalloc_reserved.load()); }
+std::uint64_t Allocator::reserved_clusters() const {
+    return static_cast<std::uint64_t>(state_->delalloc_reserved.load());
+}
 
 BlockNr Allocator::goal_for(InodeNr ino) const {
     const format::Geometry& g = state_->geometry;
@@ -127,7 +132,8 @@ auto AllocatorState::with_system_zone(GroupNr group, const Look& look) {
 bool AllocatorState::overlaps_system_zone(GroupNr group, BlockNr first, std::uint64_t count) {
     const BlockNr start = geometry.first_block(group);
     if (first < start + base_blocks(group) && start < first + count) return true;
-    return with_system_zone(group, [&](const SystemZone& known) { return known.overlaps(first.value, first.value + count); });
+    return with_system_zone(group,
+                            [&](const SystemZone& known) { return known.overlaps(first.value, first.value + count); });
 }
 
 std::optional<BlockNr> AllocatorState::unmarked_system_block(GroupNr group, const ClusterBitmap& map) {

@@ -28,7 +28,8 @@ struct AllocatorState;
 class DelallocReservation {
 public:
     DelallocReservation() = default;
-    DelallocReservation(DelallocReservation&& o) noexcept : state_(std::move(o.state_)), clusters_(std::exchange(o.clusters_, 0)) {}
+    DelallocReservation(DelallocReservation&& o) noexcept
+        : state_(std::move(o.state_)), clusters_(std::exchange(o.clusters_, 0)) {}
     DelallocReservation& operator=(DelallocReservation&& o) noexcept {
         if (this == &o) return *this;
         release();
@@ -38,7 +39,7 @@ public:
     }
     ~DelallocReservation() { release(); }
     std::uint64_t clusters() const { return clusters_; }
-    void release();                   // gives all back
+    void release();                      // gives all back
     void release_part(std::uint64_t n);  // gives n back
     void consume(std::uint64_t n);       // n were used by a grant or an allocation: no longer this claim's
     void merge(DelallocReservation&& other);
@@ -53,7 +54,8 @@ private:
 class Allocation {
 public:
     Allocation() = default;
-    Allocation(Allocation&& o) noexcept : state_(std::move(o.state_)), first_(o.first_), count_(std::exchange(o.count_, 0)) {}
+    Allocation(Allocation&& o) noexcept
+        : state_(std::move(o.state_)), first_(o.first_), count_(std::exchange(o.count_, 0)) {}
     Allocation& operator=(Allocation&& o) noexcept {
         if (this == &o) return *this;
         release();
@@ -103,8 +105,9 @@ public:
     // from free space as by claim(1..). ENOSPC only when nothing at all is free. Blocks are whole clusters: first() is
     // cluster-aligned and count() is rounded up to clusters. `owner`: the number of a file that grows here; what lies
     // behind its grant is kept for it while there is other space, so that files written side by side do not interleave.
-    Result<Allocation> allocate(BlockNr goal, std::uint64_t want, DelallocReservation* paid, bool privileged, InodeNr owner = InodeNr());
-    // Marks the first `blocks` blocks' clusters used; the grant is empty afterwards. Credits: publish_credits().
+    Result<Allocation> allocate(BlockNr goal, std::uint64_t want, DelallocReservation* paid, bool privileged,
+                                InodeNr owner = InodeNr());
+    // Marks the first `blocks` blocks' clusters used; the grant is empty afterwards. Credits: mark_used_credits().
     Result<void> mark_used(Handle& handle, Allocation& grant);
     // What this handle has published is a grant again, as nothing names it: the inverse, which reads nothing.
     Result<Allocation> unmark_used(Handle& handle, BlockNr first, std::uint64_t count);
@@ -169,7 +172,7 @@ public:
     void finish_discards();
     // What s_free_blocks_count is to say: free on disk once everything pending is durable and nothing is promised.
     std::uint64_t super_free_blocks() const;
-    std::uint32_t super_free_inodes() const;                       // and s_free_inodes_count
+    std::uint32_t super_free_inodes() const;               // and s_free_inodes_count
     Result<std::uint64_t> trim(std::uint64_t min_blocks);  // trims free runs on the device; bytes trimmed
     // Discard clusters once their freeing is durable: in a thread of its own, or at once by the thread that commits.
     void set_discard(bool on, bool at_once = false);
@@ -190,7 +193,8 @@ public:
 private:
     Allocator() = default;
     Result<void> free_within_group(Handle& handle, BlockNr first, std::uint64_t count);
-    Result<DelallocReservation> reserve_without_avoided(std::uint64_t clusters, bool privileged);  // also with a Group lock held
+    Result<DelallocReservation> reserve_without_avoided(std::uint64_t clusters,
+                                                        bool privileged);  // also with a Group lock held
     using State = AllocatorState;
     std::shared_ptr<State> state_;
 };

@@ -2,11 +2,11 @@
 #pragma once
 
 #include "alloc/allocator.h"
-#include "alloc/free_runs.h"
-#include "alloc/lazy_table.h"
+#include "alloc/free_run_index.h"
+#include "alloc/sparse_array.h"
 #include "sync/condition.h"
+#include "sync/pending_operations.h"
 #include "sync/thread.h"
-#include "sync/under_way.h"
 
 #include <atomic>
 #include <deque>
@@ -24,8 +24,8 @@ struct ClusterBitmap {
     std::vector<std::uint64_t> bits;  // in use on disk, granted, avoided, pending or being discarded
     std::uint32_t free = 0;           // clear bits
     std::uint32_t first_free = 0;     // no clear bit below it
-    std::uint32_t memory_only = 0;          // set here and clear on disk: without any, the disk's bitmap tells it all
-    FreeRunIndex runs;                    // of clear bits; only of maps of blocks, which are changed by take() and put()
+    std::uint32_t memory_only = 0;    // set here and clear on disk: without any, the disk's bitmap tells it all
+    FreeRunIndex runs;                // of clear bits; only of maps of blocks, which are changed by take() and put()
     bool test(std::uint32_t i) const { return bits[i / 64] >> (i % 64) & 1; }
     void set(std::uint32_t i) { bits[i / 64] |= std::uint64_t{1} << (i % 64); }
     void clear(std::uint32_t i) { bits[i / 64] &= ~(std::uint64_t{1} << (i % 64)); }
@@ -53,10 +53,10 @@ struct Group {
     Mutex lock;
     std::unique_ptr<ClusterBitmap> blocks;  // null until first used
     std::unique_ptr<ClusterBitmap> inodes;
-    std::vector<PreallocationWindow> windows;                  // of files that grow here, oldest first
+    std::vector<PreallocationWindow> windows;     // of files that grow here, oldest first
     bool bad_blocks = false, bad_inodes = false;  // damaged: not used for allocation
-    bool recently_used = false;                          // its maps were wanted since somebody looked for memory
-    bool in_bitmap_list = false;                          // among those with maps; guarded by the table's lock
+    bool recently_used = false;                   // its maps were wanted since somebody looked for memory
+    bool in_bitmap_list = false;                  // among those with maps; guarded by the table's lock
 };
 
 // What is known of a group without its lock.
@@ -76,7 +76,7 @@ struct SystemZone {
     bool overlaps(std::uint64_t first, std::uint64_t end) const;
     // The first block of theirs in [first, end) that is wanted.
     std::optional<std::uint64_t> find_first(std::uint64_t first, std::uint64_t end,
-                                          const std::function<bool(std::uint64_t)>& wanted) const;
+                                            const std::function<bool(std::uint64_t)>& wanted) const;
 };
 
 struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
@@ -101,7 +101,7 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::atomic<bool> counts_summed{false};
     Mutex sum_lock{Rank::Group, "Allocator::add_up", geometry.group_count};
 
-    // Clusters. disk_free: clear bits on disk; available: what a claim or a grant may still take.
+    // Clusters. free_on_disk: clear bits on disk; available: what a claim or a grant may still take.
     std::atomic<std::int64_t> free_on_disk{0}, available{0}, allocated{0}, delalloc_reserved{0}, free_inodes{0};
     // Freed, and not grantable yet: clusters, inodes. Blocks and numbers of what is being deleted. How often space came
     // back.
@@ -110,9 +110,9 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     bool counts_consistent = true;  // bitmaps and descriptors changed together: not after a crash without a journal
     std::uint64_t root_reserved_clusters = 0;
     std::function<bool(const Error&)> corruption_callback;  // see allocator.h
-    mutable std::atomic<bool> stopped{false};     // it said so
-    bool read_only = false;                      // see allocator.h
-    SystemZone journal_zone;                             // sorted; empty without a journal
+    mutable std::atomic<bool> stopped{false};               // it said so
+    bool read_only = false;                                 // see allocator.h
+    SystemZone journal_zone;                                // sorted; empty without a journal
     std::atomic<std::uint32_t> directory_group{0};
 
     Mutex avoided_lock{Rank::Leaf, "Allocator::avoided"};
@@ -125,7 +125,7 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::uint64_t discards_done = 0;
     std::deque<std::pair<BlockNr, std::uint64_t>> to_discard;  // blocks, still busy
     bool stop = false, discard_busy = false;
-    PendingOperations trims;  // groups whose free space discard_free() holds
+    PendingOperations trims;  // groups whose free space trim() holds
     Thread discard_thread;
 
     std::uint32_t ratio() const { return geometry.cluster_ratio; }
@@ -172,12 +172,13 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     // A block of the file system's own, or of the log, that the group's bitmap calls free.
     std::optional<BlockNr> unmarked_system_block(GroupNr g, const ClusterBitmap& map);
     template <class Look>
-    auto with_system_zone(GroupNr group, const Look& look);  // what `look` makes of the ranges of the group's flex group
+    auto with_system_zone(GroupNr group,
+                          const Look& look);  // what `look` makes of the ranges of the group's flex group
     // A bitmap that was read (again) is checked once. EUCLEAN when its checksum is bad.
     Result<void> check_block_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap);
     Result<void> check_inode_bitmap(GroupNr g, const BufferRef& desc, std::uint32_t offset, const BufferRef& bitmap);
 
-    // ---- map_limit.cpp
+    // ---- bitmap_memory.cpp
     std::uint64_t bitmap_memory_limit = max_bitmap_memory;
     std::uint64_t bitmap_memory UEXT4_GUARDED_BY(table_lock) = 0;
     std::deque<std::uint32_t> bitmap_list UEXT4_GUARDED_BY(table_lock);  // groups, in the order of the clock

@@ -90,7 +90,8 @@ void keep_window(Group& group, InodeNr owner, const FoundRun& taken, const Clust
 
 }  // namespace
 
-Result<Allocation> Allocator::allocate(BlockNr goal, std::uint64_t want, DelallocReservation* paid, bool privileged, InodeNr owner) {
+Result<Allocation> Allocator::allocate(BlockNr goal, std::uint64_t want, DelallocReservation* paid, bool privileged,
+                                       InodeNr owner) {
     State& s = *state_;
     const format::Geometry& g = s.geometry;
     TRY(s.may_allocate());

@@ -42,8 +42,8 @@ SpaceCounts Allocator::counts() const {
     SpaceCounts out;
     out.blocks = s.geometry.blocks_count;
     const std::int64_t most = static_cast<std::int64_t>(divide_up(s.geometry.blocks_count, s.ratio()));
-    const std::int64_t soon =
-        s.pending_free.load() + s.avoided_clusters.load() + std::max<std::int64_t>(0, s.deleting_blocks.load()) / s.ratio();
+    const std::int64_t soon = s.pending_free.load() + s.avoided_clusters.load() +
+                              std::max<std::int64_t>(0, s.deleting_blocks.load()) / s.ratio();
     const std::int64_t free = std::clamp<std::int64_t>(s.available.load() + soon, 0, most);
     out.free_blocks = static_cast<std::uint64_t>(free) * s.ratio();
     const std::int64_t usable = std::max<std::int64_t>(0, free - static_cast<std::int64_t>(s.root_reserved_clusters));

@@ -109,7 +109,8 @@ Result<std::uint64_t> Allocator::trim(std::uint64_t min_blocks) {
                 std::uint32_t k = i;
                 while (k < limit && !group.blocks->test(k)) ++k;
                 Result<DelallocReservation> hold;
-                if (k > i && std::uint64_t{k - i} * s.ratio() >= min_blocks && (hold = reserve_without_avoided(k - i, true))) {
+                if (k > i && std::uint64_t{k - i} * s.ratio() >= min_blocks &&
+                    (hold = reserve_without_avoided(k - i, true))) {
                     held.merge(std::move(*hold));
                     runs.emplace_back(i, k - i);
                     // Busy while it is discarded.

@@ -133,8 +133,8 @@ private:
         JournalOptions options;
         options.commit_interval = std::chrono::milliseconds(0);
         buffers = std::make_unique<BufferCache>(*device, geometry.block_size, geometry.blocks_count, 8u << 20);
-        journal =
-            with_log ? must(Journal::open(*buffers, log_runs(), options)) : Journal::create_without_log(*buffers, options);
+        journal = with_log ? must(Journal::open(*buffers, log_runs(), options))
+                           : Journal::create_without_log(*buffers, options);
         const format::SuperBlock s = super();
         allocator = must(Allocator::open(geometry, *buffers, *journal, s.free_blocks(), s.free_inodes_count, recount));
     }

@@ -2,7 +2,7 @@
 #include "api/file_system.h"
 
 #include "device/memory_device.h"
-#include "inode/own_inode.h"
+#include "inode/system_inode.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

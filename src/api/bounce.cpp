@@ -1,7 +1,7 @@
 #include "api/bounce.h"
 
 #include "mmap/client_maps.h"
-#include "mmap/refusal.h"
+#include "mmap/rejected_pages.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -97,7 +97,8 @@ std::size_t PageBuffer::copy(const std::byte* program, std::size_t n, bool store
     return done;
 }
 
-Result<std::size_t> read_through_bounce_buffer(Bytes out, const std::function<Result<std::size_t>(std::size_t, Bytes)>& read) {
+Result<std::size_t> read_through_bounce_buffer(Bytes out,
+                                               const std::function<Result<std::size_t>(std::size_t, Bytes)>& read) {
     if (out.empty()) return read(0, out);
     const TransferBuffer room(out.size());
     const PageBuffer buffer = TRY(PageBuffer::make(room.size()));

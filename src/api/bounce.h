@@ -2,7 +2,7 @@
 // program's memory is touched with no lock held: its fault may need any of them.
 #pragma once
 
-#include "api/transfer_room.h"
+#include "api/transfer_buffer.h"
 #include "base/bytes.h"
 #include "base/result.h"
 
@@ -15,7 +15,8 @@ namespace uext4 {
 
 // `read(done, part)` fills a part of at most `out`; its count. An access of `out` that is refused ends the transfer:
 // the bytes before it, or EFAULT.
-Result<std::size_t> read_through_bounce_buffer(Bytes out, const std::function<Result<std::size_t>(std::size_t, Bytes)>& read);
+Result<std::size_t> read_through_bounce_buffer(Bytes out,
+                                               const std::function<Result<std::size_t>(std::size_t, Bytes)>& read);
 
 // The bytes of a write, in pieces that can be touched with locks held: a large part as it is, small ones joined and
 // maps of files copied, in a buffer of bounded size that is aligned for direct requests.

@@ -51,7 +51,8 @@ void FileMaps::resume() {
 }
 
 Result<void> FileMaps::check_can_stop() {
-    if (const std::size_t n = region_count()) return fail(EBUSY, "{} memory maps of files are left: unmap them first", n);
+    if (const std::size_t n = region_count())
+        return fail(EBUSY, "{} memory maps of files are left: unmap them first", n);
     return {};
 }
 

@@ -1,12 +1,12 @@
 #include "api/file_system.h"
 
-#include "api/change_pass.h"
-#include "api/transfer_room.h"
+#include "api/change_guard.h"
+#include "api/transfer_buffer.h"
 #include "base/seam.h"
 #include "device/open_device.h"
 #include "device/slice_device.h"
-#include "inode/own_inode.h"
-#include "inode/super_access.h"
+#include "inode/superblock.h"
+#include "inode/system_inode.h"
 #include "inode/xattr.h"
 #include "namespace/dir_layouts.h"
 
@@ -312,7 +312,7 @@ Result<std::unique_ptr<OpenFile>> FileSystem::open(const InodeRef& inode, int fl
     TRY(has_contents(*inode));
     if (check)
         TRY(check_access(*inode, who,
-                       (mode != O_WRONLY ? access_read : 0) | (writes || (flags & O_TRUNC) ? access_write : 0)));
+                         (mode != O_WRONLY ? access_read : 0) | (writes || (flags & O_TRUNC) ? access_write : 0)));
     if (writes && inode->has_flag(format::inode_flag::immutable))
         return fail(EPERM, "inode {} is immutable", inode->number());
     if (inode->has_flag(format::inode_flag::append) && ((writes && !(flags & O_APPEND)) || (flags & O_TRUNC)))

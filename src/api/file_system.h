@@ -116,8 +116,8 @@ public:
     // Null where there is no such name.
     Result<InodeRef> find(Inode& directory, std::string_view name, const Credentials& who, bool check);
     Result<struct stat> attributes(Inode& inode);
-    // Bytes that OpenFile::write_beyond_space may take of this file now, more or less; writes back what takes its
-    // place.
+    // Bytes that OpenFile::write_beyond_reserved_space may take of this file now, more or less; writes back what takes
+    // its place.
     static std::uint64_t unreserved_dirty_bytes(Inode& inode);
     // When the inode was made; nothing where it has no room for that.
     std::optional<format::Timestamp> birth_time(Inode& inode);

@@ -1,5 +1,5 @@
 #include "api/bounce.h"
-#include "api/change_pass.h"
+#include "api/change_guard.h"
 #include "api/file_system.h"
 #include "base/page.h"
 #include "sync/atomic_point.h"

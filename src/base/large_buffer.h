@@ -13,7 +13,8 @@ namespace uext4 {
 class LargeBuffer {
 public:
     explicit LargeBuffer(std::size_t size) : size_(size) {
-        if (size >= map_threshold) map_ = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (size >= map_threshold)
+            map_ = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (map_ == MAP_FAILED) heap_.resize(size);
     }
     ~LargeBuffer() {

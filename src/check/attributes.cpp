@@ -1,6 +1,6 @@
 // Extended attributes: entries and their hashes, blocks that inodes share, values in inodes of their own.
 #include "check/checker.h"
-#include "inode/body_attributes.h"
+#include "inode/inode_xattrs.h"
 #include "inode/value_inode.h"
 #include "inode/xattr_block.h"
 

@@ -1,6 +1,6 @@
 // The order of the passes, and the superblock.
 #include "check/checker.h"
-#include "inode/super_access.h"
+#include "inode/superblock.h"
 
 #include <algorithm>
 
@@ -57,7 +57,8 @@ void Checker::check_supers() {
         problem(doubt.starts_with("orphan file") ? "orphan file" : "orphan list", "{}", doubt);
     if (!volume_.options().backup_super) return;
     // The one that is used was good enough to open it. Where that is a backup, what about the first?
-    if (const std::string damage = volume_.primary_superblock_problem(); !damage.empty()) problem("superblock", "{}", damage);
+    if (const std::string damage = volume_.primary_superblock_problem(); !damage.empty())
+        problem("superblock", "{}", damage);
 }
 
 Result<CheckReport> check(Volume& volume) { return Checker(volume).run(); }

@@ -16,7 +16,7 @@ struct CheckProblem {
 };
 
 struct CheckReport {
-    std::vector<CheckProblem> problems;  // at most `most_problems`; the last says that there are more
+    std::vector<CheckProblem> problems;  // at most `max_problems`; the last says that there are more
     std::uint64_t inodes = 0, directories = 0, used_clusters = 0;
     bool clean() const { return problems.empty(); }
 };

@@ -102,7 +102,8 @@ private:
     CheckReport report_;
     BufferRef pinned_buffer_;
     UsedClusterSet used_{g_.clusters_per_group};
-    std::set<std::uint64_t> metadata_clusters_;  // with bigalloc: of the inode at hand, whose blocks may be named one by one
+    std::set<std::uint64_t>
+        metadata_clusters_;  // with bigalloc: of the inode at hand, whose blocks may be named one by one
     std::unordered_map<std::uint64_t, std::uint32_t> links_;
     std::unordered_map<std::uint64_t, std::uint64_t> named_;
     std::set<std::uint64_t> damaged_;  // in use, but they cannot be read: what they name is not known

@@ -40,7 +40,7 @@ void Checker::check_first_entries(Inode& directory, const std::string& where) {
 
 // An entry of a directory whose names are encrypted.
 void Checker::check_encrypted(const std::string& name, const Inode& child, const std::string& where) {
-    constexpr std::size_t shortest = 22;  // 16 bytes, as cipher_name() shows them
+    constexpr std::size_t shortest = 22;  // 16 bytes, as encoded_encrypted_name() shows them
     if (name.size() < shortest) problem(where, "'{}' is too short for an encrypted name", name);
     const bool encrypted = child.is_regular() || child.is_directory() || child.is_symlink();
     if (encrypted && !child.has_flag(format::inode_flag::encrypt))

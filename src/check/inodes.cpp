@@ -1,6 +1,6 @@
 // Inodes: fields, flags, size and blocks, where their blocks lie, short and long symlinks.
 #include "check/checker.h"
-#include "inode/inline_area.h"
+#include "inode/inline_data.h"
 
 #include <algorithm>
 #include <climits>
@@ -227,8 +227,9 @@ bool Checker::check_inode(InodeNr ino) {
         const std::uint64_t translator = g_.hurd ? inode.disk().version_lo.get() : 0;
         if (translator != 0) mark_used(BlockNr(translator), 1, ino.value);
         // Clusters count as a whole, those of values in other inodes too.
-        const std::uint64_t named = g_.cluster_ratio == 1 ? blocks.data + blocks.tree + blocks.attributes
-                                                          : metadata_clusters_.size() * g_.cluster_ratio + blocks.attributes;
+        const std::uint64_t named = g_.cluster_ratio == 1
+                                        ? blocks.data + blocks.tree + blocks.attributes
+                                        : metadata_clusters_.size() * g_.cluster_ratio + blocks.attributes;
         const std::uint64_t sectors = named * (g_.block_size / 512);
         const bool charged_more = translator != 0 && sectors + g_.block_size / 512 == inode.block_count_512();
         if (!resize && ino.value != special::bad_blocks && sectors != inode.block_count_512() && !charged_more)

@@ -1,7 +1,7 @@
 #include "device/flush_order_device.h"
 
 #include "base/seam.h"
-#include "sync/holding.h"
+#include "sync/resource_tracking.h"
 
 #include <cerrno>
 

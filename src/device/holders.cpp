@@ -127,7 +127,9 @@ std::optional<pid_t> ask(int fd, int command, struct flock lock) {
     return lock.l_pid;
 }
 
-Locked mark_of(const ImageRange& bytes) { return {bytes.begin + first_holder_byte, bytes.end + first_holder_byte - 1, true}; }
+Locked mark_of(const ImageRange& bytes) {
+    return {bytes.begin + first_holder_byte, bytes.end + first_holder_byte - 1, true};
+}
 
 }  // namespace
 

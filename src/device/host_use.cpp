@@ -143,7 +143,7 @@ void unlock_file(int fd) {
 }
 
 Result<void> lock_loop_backing_files(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length,
-                               const std::string& name, std::vector<int>& held) {
+                                     const std::string& name, std::vector<int>& held) {
     ByteRange part{offset, length};
     for (int floor = 0; floor < max_loop_depth; ++floor) {
         const int file = open_loop_backing_file(fd, exclusive, part);

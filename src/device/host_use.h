@@ -34,7 +34,7 @@ void unlock_file(int fd);
 // files): of a device or partition `fd`, the bytes as above. The files' descriptors, which hold the locks and are the
 // caller's to close, are added to `held`. What cannot be found or opened from here is let through.
 Result<void> lock_loop_backing_files(int fd, bool exclusive, std::uint64_t offset, std::uint64_t length,
-                               const std::string& name, std::vector<int>& held);
+                                     const std::string& name, std::vector<int>& held);
 
 // open(2) with O_CLOEXEC; /dev/fd/N and /proc/self/fd/N mean descriptor N itself, not a new open of its file. EINVAL
 // for what is neither a regular file nor a block device; a writable open of a block device is exclusive and is EBUSY

@@ -26,14 +26,14 @@ inline constexpr int max_loop_depth = 8;
 struct DeviceView {
     dev_t device;
     std::string node;
-    dev_t whole;           // itself, or what it is a partition of
+    dev_t whole;                  // itself, or what it is a partition of
     bool has_partitions = false;  // it has partitions
-    bool is_image = false;    // what was asked for,
+    bool is_image = false;        // what was asked for,
     bool is_related = false;      // or its whole, or a partition of that
 };
 
 // What shows any of the bytes of the file or device `fd`: the device itself, its whole, partitions that the bytes meet,
-// and, to most_floors, what lies behind it and the loop devices that show the same bytes of that.
+// and, to max_loop_depth, what lies behind it and the loop devices that show the same bytes of that.
 std::vector<DeviceView> find_device_views(int fd, const ByteRange& part);
 
 // What lies behind the loop device, or partition of one, `fd`: a new descriptor of that file or device, and `part` (of

@@ -160,9 +160,9 @@ struct PartitionTable::State {
         return there && has_ext4(fd, *there) ? there : found;
     }
     std::string describe(const Partition& partition) const {
-        const Signature* signature =
-            identify_signature([&](std::uint64_t offset, Bytes out) { return read_at(fd, partition.offset + offset, out); },
-                           partition.size);
+        const Signature* signature = identify_signature(
+            [&](std::uint64_t offset, Bytes out) { return read_at(fd, partition.offset + offset, out); },
+            partition.size);
         return signature ? fmt::format(", {}", signature->description) : "";
     }
 };

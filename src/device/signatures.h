@@ -16,8 +16,8 @@ namespace uext4 {
 struct Signature {
     std::uint64_t offset;
     std::string_view bytes;
-    std::string_view description;    // "a qcow2 image"
-    std::string_view hint;  // "{}" stands for the image
+    std::string_view description;  // "a qcow2 image"
+    std::string_view hint;         // "{}" stands for the image
 };
 
 // Reads all of `out`; false where that is not possible.

@@ -20,7 +20,8 @@ Result<MappedRun> BlockMap::lookup(LogicalBlock from, std::uint64_t max) {
     return reported(IndirectMap(context_, owner_).lookup(from, max));
 }
 
-Result<void> BlockMap::insert(Handle& handle, const MappedRun& run, DelallocReservation* paid, std::uint64_t blocks_to_count) {
+Result<void> BlockMap::insert(Handle& handle, const MappedRun& run, DelallocReservation* paid,
+                              std::uint64_t blocks_to_count) {
     if (owner_.uses_extents()) return reported(ExtentTree(context_, owner_).insert(handle, run, paid, blocks_to_count));
     return reported(IndirectMap(context_, owner_).insert(handle, run, paid, blocks_to_count));
 }

@@ -40,7 +40,7 @@ public:
     virtual Result<void> get_write_access(Handle&) = 0;
     virtual Result<void> store_i_block(Handle&) = 0;  // the inode is written to its table by this handle
     virtual Result<void> add_blocks(Handle&, std::int64_t fs_blocks) = 0;  // i_blocks grows or shrinks
-    virtual void note_corruption(const Error& error) const = 0;                 // EUCLEAN: of the map
+    virtual void note_corruption(const Error& error) const = 0;            // EUCLEAN: of the map
 };
 
 struct MapEnvironment {
@@ -65,7 +65,8 @@ public:
     // (bigalloc: a block in a cluster that is in use already).
     Result<void> insert(Handle& handle, const MappedRun& run, DelallocReservation* paid, std::uint64_t blocks_to_count);
     // Unwritten <-> written for a range that is mapped throughout; splits and merges extents.
-    Result<void> set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten, DelallocReservation* paid);
+    Result<void> set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten,
+                               DelallocReservation* paid);
     // All of the extent that maps `at`, from its first block on. EUCLEAN where nothing is mapped.
     Result<MappedRun> find_extent(LogicalBlock at);
     // Swaps the block behind one mapped logical block (the last one, cut or grown; a failed write); returns the old.
@@ -76,7 +77,8 @@ public:
     // logical cluster is mapped and `keeps_cluster` does not claim it). Stops early, with a valid tree, when the handle
     // has no room: returns where the unmapped part begins, i.e. `from` when done, `to` when nothing was done.
     using IsClusterShared = std::function<bool(LogicalBlock cluster_start)>;
-    Result<LogicalBlock> remove(Handle& handle, LogicalBlock from, LogicalBlock to, const IsClusterShared& keeps_cluster);
+    Result<LogicalBlock> remove(Handle& handle, LogicalBlock from, LogicalBlock to,
+                                const IsClusterShared& keeps_cluster);
     // Moves every mapping at or after `from` by `delta` blocks (negative: collapse; the gap was removed before). Stops
     // when out of credits like remove(): returns true when done; call again with the same arguments after restart -
     // `progress` is the caller's, starts as 0.

@@ -55,15 +55,16 @@ Result<ExtentTree::Plan> ExtentTree::plan(ExtentPath& path, unsigned i, unsigned
 
 void ExtentTree::set_checksum(Bytes block) { format::set_extent_checksum(geometry(), seed(), block); }
 
-Result<void> ExtentTree::splice_entries(Handle& handle, ExtentPath& path, unsigned i, unsigned j, std::span<const NodeEntry> fresh,
-                              DelallocReservation* paid, BlockNr goal) {
+Result<void> ExtentTree::splice_entries(Handle& handle, ExtentPath& path, unsigned i, unsigned j,
+                                        std::span<const NodeEntry> fresh, DelallocReservation* paid, BlockNr goal) {
     const Plan steps = TRY(plan(path, i, j, fresh));
     TRY(owner_.get_write_access(handle));
     std::vector<std::vector<BufferRef>> held;
     for (unsigned level = path.depth; level + 1 > std::max(steps.top, 1u); --level)
         if (steps.levels[level].parts == 0)
             held.push_back(TRY(blocks_.pin_for_free(path.nodes[level].buffer->block(), 1)));
-    std::vector<BufferRef> made = TRY(blocks_.allocate_all(handle, steps.new_blocks, goal, paid, BlockKind::extent_node));
+    std::vector<BufferRef> made =
+        TRY(blocks_.allocate_all(handle, steps.new_blocks, goal, paid, BlockKind::extent_node));
     auto undo = [&](Error error) {
         for (const BufferRef& b : made) (void)blocks_.free(handle, b->block());
         return fail(std::move(error));
@@ -115,7 +116,8 @@ Result<void> ExtentTree::splice_entries(Handle& handle, ExtentPath& path, unsign
     return {};
 }
 
-Result<void> ExtentTree::replace_extents(Handle& handle, ExtentPath& path, int first, int last, ExtentListBuilder& list, DelallocReservation* paid) {
+Result<void> ExtentTree::replace_extents(Handle& handle, ExtentPath& path, int first, int last, ExtentListBuilder& list,
+                                         DelallocReservation* paid) {
     const auto entries = list.entries();
     const BlockNr goal = !entries.empty() ? std::bit_cast<format::ExtentLeaf>(entries[0]).start()
                                           : context_.allocator.goal_for(owner_.number());

@@ -20,7 +20,8 @@ struct MapUnderTest {
     void insert(std::uint64_t at, std::uint64_t n = 1, bool unwritten = false) {
         Handle handle = start();
         while (n) {
-            Allocation grant = must(fs.allocator->allocate(fs.allocator->goal_for(fs.owner->number()), n, nullptr, true));
+            Allocation grant =
+                must(fs.allocator->allocate(fs.allocator->goal_for(fs.owner->number()), n, nullptr, true));
             const BlockNr first = grant.first();
             const std::uint64_t count = std::min(n, grant.count()), counted = grant.count();
             must(fs.allocator->mark_used(handle, grant));

@@ -32,7 +32,8 @@ Result<bool> ExtentTree::split_at(Handle& handle, std::uint64_t at) {
     left.add_part(e, e.block, at);
     right.add_part(e, at, extent_end(e));
     const NodeEntry halves[] = {left.entries()[0], right.entries()[0]};
-    TRY(splice_entries(handle, path, static_cast<unsigned>(pos), static_cast<unsigned>(pos) + 1, halves, nullptr, e.start()));
+    TRY(splice_entries(handle, path, static_cast<unsigned>(pos), static_cast<unsigned>(pos) + 1, halves, nullptr,
+                       e.start()));
     return true;
 }
 

@@ -13,7 +13,8 @@ unsigned ExtentTree::credits() {
     return 4 * root_depth() + 3 + 1 + Allocator::mark_used_credits();
 }
 
-Result<void> ExtentTree::insert(Handle& handle, const MappedRun& run, DelallocReservation* paid, std::uint64_t blocks_to_count) {
+Result<void> ExtentTree::insert(Handle& handle, const MappedRun& run, DelallocReservation* paid,
+                                std::uint64_t blocks_to_count) {
     const std::uint64_t from = run.logical.value;
     if (run.count == 0 || from >= extent_limit || run.count > extent_limit - from)
         return fail(EFBIG, "inode {}: blocks {}+{} lie past what an extent tree can map", owner_.number(), from,
@@ -47,7 +48,7 @@ Result<void> ExtentTree::insert(Handle& handle, const MappedRun& run, DelallocRe
         }
     }
     TRY(splice_entries(handle, path, static_cast<unsigned>(first), static_cast<unsigned>(last), list.entries(), paid,
-             run.physical));
+                       run.physical));
     if (blocks_to_count) TRY(owner_.add_blocks(handle, static_cast<std::int64_t>(blocks_to_count)));
     return {};
 }

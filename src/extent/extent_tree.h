@@ -34,11 +34,13 @@ struct ExtentPath {
 
 class ExtentTree {
 public:
-    ExtentTree(MapEnvironment& context, ExtentOwner& owner) : context_(context), owner_(owner), blocks_{context, owner} {}
+    ExtentTree(MapEnvironment& context, ExtentOwner& owner)
+        : context_(context), owner_(owner), blocks_{context, owner} {}
 
     Result<MappedRun> lookup(LogicalBlock from, std::uint64_t max);
     Result<void> insert(Handle& handle, const MappedRun& run, DelallocReservation* paid, std::uint64_t blocks_to_count);
-    Result<void> set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten, DelallocReservation* paid);
+    Result<void> set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten,
+                               DelallocReservation* paid);
     Result<MappedRun> find_extent(LogicalBlock at);
     Result<BlockNr> replace_block(Handle& handle, LogicalBlock at, BlockNr with, DelallocReservation* paid);
     Result<std::vector<BufferRef>> pin_path(LogicalBlock at);
@@ -66,13 +68,14 @@ private:
     // ---- changing (extent_edit.cpp)
     // Replaces entries [i, j) of the path's leaf by `fresh`: splits, grows, frees nodes and corrects keys as needed.
     // The path is stale afterwards. On error nothing has changed.
-    Result<void> splice_entries(Handle& handle, ExtentPath& path, unsigned i, unsigned j, std::span<const NodeEntry> fresh,
-                      DelallocReservation* paid, BlockNr goal);
+    Result<void> splice_entries(Handle& handle, ExtentPath& path, unsigned i, unsigned j,
+                                std::span<const NodeEntry> fresh, DelallocReservation* paid, BlockNr goal);
     struct Plan;
     Result<Plan> plan(ExtentPath& path, unsigned i, unsigned j, std::span<const NodeEntry> fresh);
     void set_checksum(Bytes block);
     // Replaces the extent at `at` by `list`, merged with its neighbours in the leaf.
-    Result<void> replace_extents(Handle& handle, ExtentPath& path, int first, int last, ExtentListBuilder& list, DelallocReservation* paid);
+    Result<void> replace_extents(Handle& handle, ExtentPath& path, int first, int last, ExtentListBuilder& list,
+                                 DelallocReservation* paid);
     Result<void> collapse_root(Handle& handle);
 
     // ---- removing, shifting
@@ -83,7 +86,7 @@ private:
     };
     Result<bool> is_cluster_unshared(std::uint64_t at, std::uint64_t from, std::uint64_t to);
     Result<void> free_run(Handle& handle, std::uint64_t from, std::uint64_t to, BlockNr physical,
-                            const ClusterEdges& may_free);
+                          const ClusterEdges& may_free);
     Result<bool> split_at(Handle& handle, std::uint64_t at);
     Result<bool> shift_down(Handle& handle, std::uint64_t from, std::uint64_t by, std::uint64_t& progress);
     Result<bool> shift_up(Handle& handle, std::uint64_t from, std::uint64_t by, std::uint64_t& progress);

@@ -102,8 +102,8 @@ Result<MappedRun> IndirectMap::lookup(LogicalBlock from, std::uint64_t max, Visi
 
 // Makes the indirect blocks on the way to `logical`, which is returned, its last array as one that `handle` changes;
 // the new ones are noted in `linked`.
-Result<IndirectMap::PointerPath> IndirectMap::allocate_path(Handle& handle, std::uint64_t logical, BlockNr goal, DelallocReservation* paid,
-                                            std::vector<Slot>& linked) {
+Result<IndirectMap::PointerPath> IndirectMap::allocate_path(Handle& handle, std::uint64_t logical, BlockNr goal,
+                                                            DelallocReservation* paid, std::vector<Slot>& linked) {
     while (true) {
         PointerPath way = TRY(walk(logical));
         if (way.complete()) {
@@ -128,7 +128,8 @@ Result<void> IndirectMap::undo_allocate_path(Handle& handle, const std::vector<S
     return {};
 }
 
-Result<void> IndirectMap::insert(Handle& handle, const MappedRun& run, DelallocReservation* paid, std::uint64_t blocks_to_count) {
+Result<void> IndirectMap::insert(Handle& handle, const MappedRun& run, DelallocReservation* paid,
+                                 std::uint64_t blocks_to_count) {
     const std::uint64_t from = run.logical.value;
     if (run.unwritten)
         return fail(EOPNOTSUPP, "inode {}: indirect blocks cannot say that a block is unwritten", owner_.number());

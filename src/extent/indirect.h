@@ -19,7 +19,8 @@ namespace uext4 {
 
 class IndirectMap {
 public:
-    IndirectMap(MapEnvironment& context, ExtentOwner& owner) : context_(context), owner_(owner), blocks_{context, owner} {}
+    IndirectMap(MapEnvironment& context, ExtentOwner& owner)
+        : context_(context), owner_(owner), blocks_{context, owner} {}
 
     Result<MappedRun> lookup(LogicalBlock from, std::uint64_t max);
     Result<void> insert(Handle& handle, const MappedRun& run, DelallocReservation* paid, std::uint64_t blocks_to_count);
@@ -71,7 +72,8 @@ private:
     Result<PointerPath> walk(std::uint64_t logical, VisitedBlocks* met = nullptr);
     // As the public one, as part of a walk over more; without one, `met` is null.
     Result<MappedRun> lookup(LogicalBlock from, std::uint64_t max, VisitedBlocks* met);
-    Result<PointerPath> allocate_path(Handle& handle, std::uint64_t logical, BlockNr goal, DelallocReservation* paid, std::vector<Slot>& linked);
+    Result<PointerPath> allocate_path(Handle& handle, std::uint64_t logical, BlockNr goal, DelallocReservation* paid,
+                                      std::vector<Slot>& linked);
     Result<void> undo_allocate_path(Handle& handle, const std::vector<Slot>& linked);
     Result<void> free_empty_blocks(Handle& handle, PointerPath& way);
     Result<bool> find_last(std::uint64_t from, std::uint64_t to, LastMapped& found);

@@ -24,8 +24,8 @@ Result<BufferRef> TreeBlocks::allocate(Handle& handle, BlockNr goal, DelallocRes
     return std::move(*buffer);
 }
 
-Result<std::vector<BufferRef>> TreeBlocks::allocate_all(Handle& handle, std::uint64_t count, BlockNr goal, DelallocReservation* paid,
-                                                     BlockKind kind) {
+Result<std::vector<BufferRef>> TreeBlocks::allocate_all(Handle& handle, std::uint64_t count, BlockNr goal,
+                                                        DelallocReservation* paid, BlockKind kind) {
     std::vector<BufferRef> made;
     made.reserve(count);
     while (made.size() < count) {

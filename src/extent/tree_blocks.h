@@ -18,8 +18,8 @@ struct TreeBlocks {
     // while it lasts, else from free space, the reserve included: a map step must not fail where blocks are left.
     Result<BufferRef> allocate(Handle& handle, BlockNr goal, DelallocReservation* paid, BlockKind kind);
     // `count` of them or none.
-    Result<std::vector<BufferRef>> allocate_all(Handle& handle, std::uint64_t count, BlockNr goal, DelallocReservation* paid,
-                                              BlockKind kind);
+    Result<std::vector<BufferRef>> allocate_all(Handle& handle, std::uint64_t count, BlockNr goal,
+                                                DelallocReservation* paid, BlockKind kind);
     // What giving these blocks back will have to read. Taken before the map is changed, and kept until they are given
     // back, so that no device can fail in between.
     Result<std::vector<BufferRef>> pin_for_free(BlockNr first, std::uint64_t count);

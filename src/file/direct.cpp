@@ -262,7 +262,7 @@ Result<void> make_room(Inode& inode, DirectProgress& progress) {
 // Whole blocks, to the device before it returns; cached folios follow. Inode exclusive. What is on the device counts,
 // as a short write, and whoever goes on meets the error.
 Result<std::size_t> write_direct_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request,
-                                 DirectProgress& progress) {
+                                        DirectProgress& progress) {
     if (offset > inode.size_hint()) TRY(zero_eof_block(inode));
     TRY(write_back(inode, offset, offset + in.size()));
     const auto is_elsewhere = [&](std::uint64_t from) -> Result<bool> {
@@ -332,7 +332,8 @@ Result<void> check_direct_read(Inode& inode, std::uint64_t offset, std::span<con
         // Also beyond the end of the file, as far as the last block goes.
         RangeIterator range(inode, offset, offset + part.size());
         for (; TRY(range.load()); range.next()) {
-            const bool has_data = range.mapping().state != BlockState::hole && range.mapping().state != BlockState::unwritten;
+            const bool has_data =
+                range.mapping().state != BlockState::hole && range.mapping().state != BlockState::unwritten;
             if (has_data && (range.at() | range.length()) % sector != 0)
                 return not_in_sectors(inode, range.at(), range.length());
         }
@@ -375,7 +376,8 @@ Result<std::size_t> read_cached_or_uncached(Inode& inode, std::uint64_t offset, 
     return fits ? read_file(inode, offset, out) : read_uncached(inode, offset, out);
 }
 
-Result<std::size_t> write_direct_blocks(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request) {
+Result<std::size_t> write_direct_blocks(Inode& inode, std::uint64_t offset, ConstBytes in,
+                                        const WriteRequest& request) {
     DirectProgress progress{offset};
     return write_direct_blocks(inode, offset, in, request, progress);
 }
@@ -393,7 +395,8 @@ Result<bool> overwrite_direct_blocks(Inode& inode, std::uint64_t offset, ConstBy
     {
         MutexLock map(inode.map_lock);
         (void)TRY(range.load_locked());
-        if (range.mapping().state != BlockState::mapped || range.run_end() < end || end > inode.disk_size()) return false;
+        if (range.mapping().state != BlockState::mapped || range.run_end() < end || end > inode.disk_size())
+            return false;
         if (TRY(is_not_for_place(inode, offset, end))) return false;
         in_use = inode.extent_status().begin_device_io();
         overwrites = inode.extent_status().overwrite_count();

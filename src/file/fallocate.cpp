@@ -161,7 +161,8 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
                 inode.extent_status().invalidate();
                 range.advance_to(at + blocks * bs);
             } else if (range.mapping().state == BlockState::hole) {
-                range.advance_to(TRY(inode.extent_status().allocate_unwritten(handle, block, blocks, reserve)).value * bs);
+                range.advance_to(TRY(inode.extent_status().allocate_unwritten(handle, block, blocks, reserve)).value *
+                                 bs);
             } else {
                 range.next();
             }

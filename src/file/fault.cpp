@@ -47,7 +47,8 @@ Result<void> store_ordered(Inode& inode, LockedFolio& folio, const Span& span, b
     {
         MutexLock guard(inode.map_lock);
         const bool stays_inline = inode.is_inline() && !inode.extent_status().has_pending();
-        if (!stays_inline) TRY(inode.extent_status().reserve_delalloc(LogicalBlock(span.first), span.count, may_use_reserve));
+        if (!stays_inline)
+            TRY(inode.extent_status().reserve_delalloc(LogicalBlock(span.first), span.count, may_use_reserve));
         update_mtime_ctime(inode);
     }
     inode.pages().mark_dirty(folio, span.mask);
@@ -65,7 +66,8 @@ Result<void> store_journaled(Inode& inode, LockedFolio& folio, const Span& span,
     handle = TRY(inode.fs().journal.start(credits * blocks + blocks + 4));
     {
         MutexLock guard(inode.map_lock);
-        TRY(inode.extent_status().allocate_for_journaled_data(handle, LogicalBlock(span.first), span.count, may_use_reserve));
+        TRY(inode.extent_status().allocate_for_journaled_data(handle, LogicalBlock(span.first), span.count,
+                                                              may_use_reserve));
         update_mtime_ctime(inode);
         TRY(inode.store(handle));
     }

@@ -1,7 +1,7 @@
 // Faults of client maps on a file. Callers hold Freeze (of a store) and nothing else.
 #pragma once
 
-#include "mmap/fault_server.h"
+#include "mmap/fault_handler.h"
 
 #include <functional>
 

@@ -6,7 +6,7 @@
 #include "inode/access.h"
 #include "inode/inode.h"
 #include "inode/inode_table.h"
-#include "inode/orphans.h"
+#include "inode/orphan_list.h"
 #include "inode/range_iterator.h"
 #include "iomap/mapping.h"
 
@@ -17,10 +17,10 @@ namespace uext4 {
 struct WriteRequest {
     bool append = false;  // at the end of the file; the offset is ignored
     bool direct = false;
-    bool bypasses_cache = false;         // somebody else caches the file: what is large or in its place is not kept here
-    bool may_use_reserve = false;      // blocks reserved for root
-    bool may_exceed_space = false;         // what finds no space is taken, within bounds, and has none until there is some
-    bool keep_times = false;           // the caller owns the times (a mount's writeback cache)
+    bool bypasses_cache = false;    // somebody else caches the file: what is large or in its place is not kept here
+    bool may_use_reserve = false;   // blocks reserved for root
+    bool may_exceed_space = false;  // what finds no space is taken, within bounds, and has none until there is some
+    bool keep_times = false;        // the caller owns the times (a mount's writeback cache)
     const Credentials* credentials = nullptr;  // clears set-id bits when given and not privileged
 };
 
@@ -68,15 +68,15 @@ struct Written {
 };
 Result<void> check_write_allowed(const Inode& inode, const WriteRequest& request);  // EPERM
 Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
-// Bytes that WriteRequest::beyond_space may take of this file now, more or less. Inode is not held.
+// Bytes that WriteRequest::may_exceed_space may take of this file now, more or less. Inode is not held.
 std::uint64_t unreserved_dirty_bytes(Inode& inode);
 // With Inode exclusive held. Used by copies, too.
 Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 // Whoever makes the data no longer fit in the inode calls this first (Inode exclusive): block 0 becomes Reserved.
 // `next`: the byte that is written next; an empty file gets no block for what was in its inode, unless that is in it.
-// `beyond_space`: as in a WriteRequest.
+// `may_exceed_space`: as in a WriteRequest.
 Result<void> convert_inline_to_blocks(Inode& inode, bool may_use_reserve, std::uint64_t next = ~std::uint64_t{0},
-                          bool beyond_space = false);
+                                      bool beyond_space = false);
 // ---- tail.cpp
 // An append into the last block in its place, and a crash before its commit, leave the new bytes behind the old end, on
 // the device: the kernel's does, and ours where there is no journal (docs/adr/0010). Whoever makes the file grow
@@ -114,19 +114,19 @@ std::uint64_t stable_size(Inode& inode, WritebackData in_flight = WritebackData:
 // Sets it, and stores the inode. map_lock held.
 Result<void> store_stable_size(Handle& handle, Inode& inode, std::uint64_t swept = 0);
 
-// ---- give_up.cpp
+// ---- discard_unreserved.cpp
 // For what goes with the file system: dirty blocks without a promise are forgotten, and the file ends with what is left
 // of it. Bytes that are lost by it. Nobody else uses the file.
 Result<std::uint64_t> discard_unreserved_data(Inode& inode);
 
-// ---- moves.cpp
+// ---- commit_moves.cpp
 // Before blocks are overwritten in place: what has shifted them within the file is durable, or a crash would show the
 // new bytes in their old place.
 Result<void> commit_shift(Inode& inode);
 bool shift_is_durable(Inode& inode);
 // Before a shift: what has emptied blocks in their place is durable.
 Result<void> commit_unmaps(Inode& inode, LogicalBlock first = LogicalBlock(),
-                            LogicalBlock end = LogicalBlock(~std::uint64_t{0}));
+                           LogicalBlock end = LogicalBlock(~std::uint64_t{0}));
 // Before blocks are emptied in their place: a shift is durable. With flush_lock held none comes behind that.
 Result<void> prepare_to_zero(Inode& inode);
 // Before they are unmapped: the same, if the file keeps some of them as a part of a cluster.
@@ -189,7 +189,7 @@ Result<void> punch_range(Inode& inode, std::uint64_t offset, std::uint64_t lengt
 Result<std::uint64_t> seek_file(Inode& inode, std::uint64_t offset, bool data);  // ENXIO past the end
 // `visit` may use the file: it is called with nothing held, for some hundreds of runs that were looked up together.
 Result<void> for_each_extent(Inode& inode, std::uint64_t offset, std::uint64_t length,
-                          const std::function<bool(const Mapping&)>& visit);
+                             const std::function<bool(const Mapping&)>& visit);
 
 // ---- journal_flag.cpp
 // Switches flag `j` of a live file: flushed, committed and checkpointed first.

@@ -2,7 +2,7 @@
 
 #include "base/seam.h"
 #include "file/file_io.h"
-#include "inode/inline_area.h"
+#include "inode/inline_data.h"
 #include "inode/range_iterator.h"
 #include "sync/atomic_point.h"
 
@@ -243,7 +243,8 @@ Result<void> fill_with_next(Inode& inode, LockedFolio& folio, std::uint64_t most
     }
     std::array<Folio*, LockedFolioRange::max_folios> all;
     all[0] = &*folio;
-    const Result<LockedFolioRange> behind = most > 1 ? pages.add_locked_range(index + 1, most - 1) : Result<LockedFolioRange>(LockedFolioRange());
+    const Result<LockedFolioRange> behind =
+        most > 1 ? pages.add_locked_range(index + 1, most - 1) : Result<LockedFolioRange>(LockedFolioRange());
     std::size_t count = 0;
     if (behind) {
         std::vector<Piece> more;

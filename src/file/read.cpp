@@ -1,7 +1,7 @@
 #include "file/file_io.h"
 #include "file/fill.h"
 #include "inode/attributes.h"
-#include "inode/own_inode.h"
+#include "inode/system_inode.h"
 
 #include <algorithm>
 #include <cstring>
@@ -21,7 +21,8 @@ std::uint64_t window_for(Inode& inode, std::uint64_t first, std::uint64_t index,
     const std::uint64_t limit = std::max<std::uint64_t>(
         1, std::min(largest_window, inode.pages().cache().limit() / 8 / inode.pages().folio_size()));
     if (const std::optional<std::uint64_t> last = inode.readahead.window_at(first, reader)) {
-        const std::uint64_t most = inode.readahead.max_window(*last, largest_window, inode.pages().take_wasted_readahead());
+        const std::uint64_t most =
+            inode.readahead.max_window(*last, largest_window, inode.pages().take_wasted_readahead());
         window = std::max(wanted, std::min(std::max({*last, wanted, first_window / 2}) * 2, most));
     }
     return std::max<std::uint64_t>(1, std::min({window, limit, end_index - index}));
@@ -66,7 +67,8 @@ Result<std::size_t> read_file(Inode& inode, std::uint64_t offset, Bytes out) {
         }
         if (pages.cache().needs_reclaim()) pages.cache().reclaim();
         ReadLock guard(pages.invalidate);
-        window = window_for(inode, first, index, wanted, std::max(end_index, index + 1), ReadaheadState::AccessKind::of_bytes);
+        window = window_for(inode, first, index, wanted, std::max(end_index, index + 1),
+                            ReadaheadState::AccessKind::of_bytes);
         const FilledRange brought = TRY(read_folio_range(inode, index, window));
         if (brought.run.size() == 0) {
             LockedFolio folio = TRY(pages.lock(index, true));

@@ -43,7 +43,7 @@ Result<std::uint64_t> seek_file(Inode& inode, std::uint64_t offset, bool data) {
 }
 
 Result<void> for_each_extent(Inode& inode, std::uint64_t offset, std::uint64_t length,
-                          const std::function<bool(const Mapping&)>& visit) {
+                             const std::function<bool(const Mapping&)>& visit) {
     constexpr std::size_t at_a_time = 256;
     std::vector<Mapping> found;
     RangeIterator range(inode, offset, 0);

@@ -1,9 +1,9 @@
 #include "base/page.h"
 #include "base/seam.h"
-#include "file/block_swap.h"
 #include "file/file_io.h"
+#include "file/out_of_place_write.h"
 #include "inode/attributes.h"
-#include "inode/inline_area.h"
+#include "inode/inline_data.h"
 #include "inode/xattr.h"
 #include "sync/atomic_point.h"
 
@@ -134,7 +134,8 @@ Result<void> shrink(Inode& inode, std::uint64_t size, OrphanList& orphans) {
         maps->truncate(size);
     }
     const bool was_orphan = orphans.contains(inode);
-    const unsigned credits = truncate_credits(inode) + (tail.swap || tail.journaled || tail.logged ? out_of_place_write_credits() : 0) + 2;
+    const unsigned credits =
+        truncate_credits(inode) + (tail.swap || tail.journaled || tail.logged ? out_of_place_write_credits() : 0) + 2;
     Handle handle = TRY(fs.journal.start(credits));
     if (!was_orphan) TRY(orphans.add(handle, inode));
     if (tail.swap) {

@@ -1,7 +1,7 @@
 #include "base/seam.h"
 #include "file/file_io.h"
 #include "inode/attributes.h"
-#include "inode/inline_area.h"
+#include "inode/inline_data.h"
 
 #include <algorithm>
 #include <cstring>
@@ -88,14 +88,17 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
     {
         MutexLock guard(inode.map_lock);
         if (journaled) TRY(inode.get_write_access(handle));  // what cannot be stored is met before the contents change
-        const bool stays_inline = inode.is_inline() && !inode.extent_status().has_pending() && end <= max_inline_size(inode);
+        const bool stays_inline =
+            inode.is_inline() && !inode.extent_status().has_pending() && end <= max_inline_size(inode);
         if (!stays_inline) {
             if (journaled) {
-                TRY(inode.extent_status().allocate_for_journaled_data(handle, LogicalBlock(first), count, request.may_use_reserve));
+                TRY(inode.extent_status().allocate_for_journaled_data(handle, LogicalBlock(first), count,
+                                                                      request.may_use_reserve));
             } else {
-                Result<void> promised = inode.extent_status().reserve_delalloc(LogicalBlock(first), count, request.may_use_reserve);
-                const bool taken_anyway =
-                    !promised && promised.error().code == ENOSPC && request.may_exceed_space && may_go_beyond_space(pages);
+                Result<void> promised =
+                    inode.extent_status().reserve_delalloc(LogicalBlock(first), count, request.may_use_reserve);
+                const bool taken_anyway = !promised && promised.error().code == ENOSPC && request.may_exceed_space &&
+                                          may_go_beyond_space(pages);
                 if (!taken_anyway) TRY(promised);
                 else if (!request.may_use_reserve) inode.has_unreserved_data.store(true);
             }
@@ -138,7 +141,8 @@ Result<std::size_t> write_run(Inode& inode, std::uint64_t index, ConstBytes in, 
     LockedFolioRange run = TRY(pages.lock_range_for_change(index, in.size() / fs));
     const std::size_t bytes = run.size() * fs;
     MutexLock guard(inode.map_lock);
-    if (inode.is_inline() || !inode.extent_status().reserve_delalloc(LogicalBlock(start / bs), bytes / bs, request.may_use_reserve))
+    if (inode.is_inline() ||
+        !inode.extent_status().reserve_delalloc(LogicalBlock(start / bs), bytes / bs, request.may_use_reserve))
         return std::size_t{0};
     const BlockMask all = blocks_of(0, fs, bs);
     for (std::size_t i = 0; i < run.size(); ++i) {
@@ -222,7 +226,8 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
     }
     if (inline_now && offset + in.size() > capacity)
         // Its first block would be looked for without regard to the reserve.
-        TRY(convert_inline_to_blocks(inode, request.may_use_reserve, offset, request.may_exceed_space && request.may_use_reserve));
+        TRY(convert_inline_to_blocks(inode, request.may_use_reserve, offset,
+                                     request.may_exceed_space && request.may_use_reserve));
     // A write that begins in the last block writes all of it.
     const std::uint64_t bs = pages.block_size(), size = inode.size_hint();
     if (offset > size && offset / bs != size / bs) TRY(zero_eof_block(inode));
@@ -237,7 +242,8 @@ Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes 
         const std::uint64_t at = offset + done, inside = at % fs;
         const std::size_t n = std::min<std::uint64_t>(in.size() - done, fs - inside);
         if (inside == 0 && in.size() - done >= 2 * fs) {
-            const std::size_t whole = std::min<std::uint64_t>((in.size() - done) / fs, LockedFolioRange::max_folios_for_change) * fs;
+            const std::size_t whole =
+                std::min<std::uint64_t>((in.size() - done) / fs, LockedFolioRange::max_folios_for_change) * fs;
             const Result<std::size_t> written = write_run(inode, at / fs, in.subspan(done, whole), request);
             if (!written) {
                 if (done) return done;

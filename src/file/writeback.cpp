@@ -2,7 +2,7 @@
 #include "base/seam.h"
 #include "file/file_io.h"
 #include "file/writeback_pass.h"
-#include "inode/inline_area.h"
+#include "inode/inline_data.h"
 #include "inode/inode_table.h"
 #include "sync/atomic_point.h"
 
@@ -18,8 +18,8 @@ std::uint64_t stable_size(Inode& inode, WritebackData in_flight, std::uint64_t s
     if (size > from) {
         if (auto pending = inode.extent_status().first_pending(LogicalBlock(from / bs)))
             bound = std::min(bound, pending->value * bs);
-        const auto waiting =
-            in_flight == WritebackData::complete ? inode.pages().next_dirty(from / fs) : inode.pages().next_dirty_or_writeback(from / fs);
+        const auto waiting = in_flight == WritebackData::complete ? inode.pages().next_dirty(from / fs)
+                                                                  : inode.pages().next_dirty_or_writeback(from / fs);
         if (waiting) bound = std::min(bound, *waiting * fs);
         bound = std::max(bound, from);
     }
@@ -63,7 +63,8 @@ Result<void> settle_size(Inode& inode, std::uint64_t swept) {
 // Nothing of the file waits, is on its way, or was held back.
 bool all_written(Inode& inode) {
     const std::uint64_t size = inode.size_hint();
-    if (UEXT4_SEAM(syncs_await_others) ? inode.pages().next_dirty_or_writeback(0) : inode.pages().next_dirty(0)) return false;
+    if (UEXT4_SEAM(syncs_await_others) ? inode.pages().next_dirty_or_writeback(0) : inode.pages().next_dirty(0))
+        return false;
     MutexLock guard(inode.map_lock);
     return inode.disk_size() >= std::min(size, inode.size());
 }

@@ -40,7 +40,7 @@ Result<ExtentStatusTree::AllocationGoal> WritebackPass::goal_for(LogicalBlock at
     if (inode_.size() >= (at.value + 1) * bs_) return ExtentStatusTree::AllocationGoal{behind, true};
     if (inode_.eof_block_goal < behind + too_near || inode_.eof_block_goal > behind + most_aside)
         inode_.eof_block_goal = std::min(behind + std::clamp(at.value, least_aside, most_aside),
-                                      BlockNr(inode_.fs().geometry.blocks_count - 1));
+                                         BlockNr(inode_.fs().geometry.blocks_count - 1));
     return ExtentStatusTree::AllocationGoal{inode_.eof_block_goal, false};
 }
 
@@ -102,7 +102,8 @@ Result<void> WritebackPass::prepare_relocations() {
         // Where there is no log either the block is written in its place.
         if (!swap && must_leave && inode_.fs().journal.has_log()) eof_blocks_to_log_.push_back(at);
         if (swap) {
-            if (goes_on && !inode_.eof_block_goal) inode_.eof_block_goal = old;  // until goal_for() finds a better one
+            if (goes_on && !inode_.eof_block_goal)
+                inode_.eof_block_goal = old;  // until allocation_goal() finds a better one
             relocations_.push_back(std::move(*swap));
         }
     }
@@ -170,7 +171,8 @@ Result<void> WritebackPass::plan_range(std::uint64_t logical, std::uint64_t coun
     if (!segments_.empty() && !s.relocation && !s.logged) {
         Segment& last = segments_.back();
         if (last.state == s.state && !last.relocation && !last.logged && last.deferred == s.deferred &&
-            s.state != BlockState::inline_data && last.first + last.count == s.first && last.block + last.count == s.block) {
+            s.state != BlockState::inline_data && last.first + last.count == s.first &&
+            last.block + last.count == s.block) {
             last.count += s.count;
             return {};
         }
@@ -181,7 +183,8 @@ Result<void> WritebackPass::plan_range(std::uint64_t logical, std::uint64_t coun
 
 Result<void> WritebackPass::plan_allocated(Segment& s) {
     std::optional<ExtentStatusTree::AllocationGoal> goal;
-    if (!relocations_.empty() && relocations_.back().at.value + 1 == s.first) goal = ExtentStatusTree::AllocationGoal{relocations_.back().allocation.first() + 1};
+    if (!relocations_.empty() && relocations_.back().at.value + 1 == s.first)
+        goal = ExtentStatusTree::AllocationGoal{relocations_.back().allocation.first() + 1};
     if (const std::uint64_t size = inode_.size(), last = size / bs_; inode_.eof_block_goal && size % bs_ != 0) {
         if (last > s.first && last < s.first + s.count) s.count = last - s.first;
         if (last == s.first) {
@@ -189,7 +192,8 @@ Result<void> WritebackPass::plan_allocated(Segment& s) {
             goal = TRY(goal_for(LogicalBlock(last)));
         }
     }
-    const ExtentStatusTree::AllocatedRun granted = TRY(inode_.extent_status().allocate(LogicalBlock(s.first), s.count, true, goal));
+    const ExtentStatusTree::AllocatedRun granted =
+        TRY(inode_.extent_status().allocate(LogicalBlock(s.first), s.count, true, goal));
     s.count = granted.count;
     s.block = granted.block;
     s.state = BlockState::allocated;
@@ -298,7 +302,8 @@ void WritebackPass::plan_in_place() {
     if ((logged_ == 0 && !waits_for_checkpoint_ && !leaves) || size_before(all_mapped) != inode_.disk_size()) return;
     Tid newest = 0;
     for (const Segment& s : segments_) {
-        const bool is_end = std::ranges::any_of(eof_blocks_to_log_, [&](LogicalBlock end) { return end.value == s.first; });
+        const bool is_end =
+            std::ranges::any_of(eof_blocks_to_log_, [&](LogicalBlock end) { return end.value == s.first; });
         if (s.state != BlockState::mapped || s.relocation || is_end) return;
         newest = std::max(newest, inode_.fs().logged_data_blocks.newest_tid(s.block, s.count));
     }

@@ -2,7 +2,7 @@
 
 #include "base/seam.h"
 #include "file/file_io.h"
-#include "inode/inline_area.h"
+#include "inode/inline_data.h"
 #include "sync/atomic_point.h"
 
 #include <algorithm>
@@ -75,7 +75,8 @@ void WritebackPass::collect() {
         const std::uint64_t size = inode_.size_hint();
         const std::optional<std::uint64_t> index = pages_.next_dirty(next_);
         if (!index || *index >= end_) {
-            scanned_bytes_ = std::max(scanned_bytes_, std::min(end_at_scan_, end_ > size / fs_ ? size : std::min(size, end_ * fs_)));
+            scanned_bytes_ =
+                std::max(scanned_bytes_, std::min(end_at_scan_, end_ > size / fs_ ? size : std::min(size, end_ * fs_)));
             return;
         }
         Result<LockedFolio> locked = pages_.lock(*index, false);
@@ -137,7 +138,8 @@ void WritebackPass::write_out_of_place(Segment& s) {
     Allocator& allocator = inode_.fs().allocator;
     s.result = write_at(s, s.relocation->allocation.first());
     if (s.result) return;
-    std::optional<OutOfPlaceWrite> other = prepare_out_of_place_write(inode_, s.relocation->at, s.relocation->old_block, s.relocation->allocation.first(), false);
+    std::optional<OutOfPlaceWrite> other = prepare_out_of_place_write(inode_, s.relocation->at, s.relocation->old_block,
+                                                                      s.relocation->allocation.first(), false);
     allocator.avoid(std::move(s.relocation->allocation));
     if (other) {
         *s.relocation = std::move(*other);
@@ -159,7 +161,8 @@ void WritebackPass::retry_elsewhere() {
     for (Segment& s : segments_) {
         if (s.result) continue;
         if (s.state == BlockState::allocated) retry_allocation(s, again);
-        else if (!s.relocation && (s.state == BlockState::mapped || s.state == BlockState::unwritten)) retry_out_of_place(s);
+        else if (!s.relocation && (s.state == BlockState::mapped || s.state == BlockState::unwritten))
+            retry_out_of_place(s);
     }
     for (Segment& s : again) segments_.push_back(std::move(s));
     std::stable_sort(segments_.begin(), segments_.end(),
@@ -215,7 +218,8 @@ void WritebackPass::retry_out_of_place(Segment& s) {
         Result<Handle> handle = fs.journal.start(credits);
         if (!handle) return;
         MutexLock guard(inode_.map_lock);
-        if (!finish_out_of_place_write(*handle, inode_, *swap, Allocator::Reuse::avoid) || !inode_.store(*handle)) return;
+        if (!finish_out_of_place_write(*handle, inode_, *swap, Allocator::Reuse::avoid) || !inode_.store(*handle))
+            return;
     }
     s.result = {};
 }
@@ -239,7 +243,8 @@ void WritebackPass::limit_size_to_written() {
 
 // What the size on disk may be while the blocks from `unnamed` on have no names. map_lock held.
 std::uint64_t WritebackPass::size_before(std::uint64_t unnamed) const {
-    const std::uint64_t bound = std::min(first_failure_, unnamed > ~std::uint64_t{0} / bs_ ? first_failure_ : unnamed * bs_);
+    const std::uint64_t bound =
+        std::min(first_failure_, unnamed > ~std::uint64_t{0} / bs_ ? first_failure_ : unnamed * bs_);
     return std::max(inode_.disk_size(), std::min(bound, stable_size(inode_, WritebackData::complete, scanned_bytes())));
 }
 
@@ -263,8 +268,8 @@ Result<void> WritebackPass::map() {
         for (const Segment& s : segments_)
             change = change || (s.result && (s.state != BlockState::mapped || s.relocation || s.logged));
         change = change || size_before(all_mapped) != inode_.disk_size();
-        credits = inode_.extent_status().credits() + Inode::store_credits() + (relocations_.empty() ? 0 : out_of_place_write_credits()) +
-                  (logged_ ? 1 : 0);
+        credits = inode_.extent_status().credits() + Inode::store_credits() +
+                  (relocations_.empty() ? 0 : out_of_place_write_credits()) + (logged_ ? 1 : 0);
         if (change) table = TRY(inode_.read_inode_table_block());
     }
     if (!change) return {};
@@ -318,8 +323,8 @@ Result<void> WritebackPass::map_run(Handle& handle, const Segment& s, LogicalBlo
             for (bool has_room = true; has_room;) {
                 (void)TRY(range.load_locked());
                 const LogicalBlock next(range.run_end() / bs_);
-                const LogicalBlock at =
-                    TRY(inode_.extent_status().map_range(handle, LogicalBlock(range.at() / bs_), range.length() / bs_, reach));
+                const LogicalBlock at = TRY(inode_.extent_status().map_range(handle, LogicalBlock(range.at() / bs_),
+                                                                             range.length() / bs_, reach));
                 range.advance_to(at.value * bs_);
                 if (const std::uint64_t size = size_before(at.value); size != inode_.disk_size()) {
                     inode_.set_disk_size(size);
@@ -363,14 +368,17 @@ Result<void> WritebackPass::map_out_of_place(Handle& handle, const Segment& s, u
 }
 
 // Of a block that is the file's already.
-bool WritebackPass::is_converted(const Segment& s) { return s.state == BlockState::unwritten || s.state == BlockState::converting; }
+bool WritebackPass::is_converted(const Segment& s) {
+    return s.state == BlockState::unwritten || s.state == BlockState::converting;
+}
 
 // Before its name or its size.
 Result<void> WritebackPass::log_segment(Handle& handle, const Segment& s, unsigned credits) {
     TRY(ensure_credits(handle, credits));
     TRY(log_block(handle, inode_, s.block, s.contents));
     MutexLock guard(inode_.map_lock);
-    inode_.extent_status().note_overwrite();  // it has arrived in the log alone: who writes to it in its place looks again
+    inode_.extent_status()
+        .note_overwrite();  // it has arrived in the log alone: who writes to it in its place looks again
     if (s.state == BlockState::unwritten) inode_.extent_status().mark_converting(LogicalBlock(s.first), 1);
     return {};
 }

@@ -19,14 +19,14 @@
 // done with what the log has images of, where these are too many.
 //
 // A block that was emptied in its place, and in which the file ends or may after a cut, goes to another place as well,
-// or through the log, not behind its name; any other such block is written where it lies (moves.cpp).
+// or through the log, not behind its name; any other such block is written where it lies (commit_moves.cpp).
 //
 // A block that is dirty without a promise, and for which there is no space, stays dirty, and the pass goes on: the
 // file's other blocks have theirs. What lies behind the size on disk waits with it.
 #pragma once
 
 #include "base/result.h"
-#include "file/block_swap.h"
+#include "file/out_of_place_write.h"
 #include "inode/inode.h"
 
 #include <optional>
@@ -44,7 +44,7 @@ public:
     std::uint64_t scanned_bytes() const { return scanned_bytes_; }
     // Inline contents had to leave the inode: they are dirty, and another pass writes them.
     bool converted_inline() const { return converted_inline_; }
-    // What was left is dirty, and may be written to its place after await_left(), by another pass.
+    // What was left is dirty, and may be written to its place after wait_for_deferred(), by another pass.
     bool has_deferred() const { return has_deferred_; }
     Result<void> wait_for_deferred();
     // Why some blocks are as dirty as they were, if that is for want of space.
@@ -67,10 +67,10 @@ private:
         BlockNr block;
         std::size_t item;  // of its first block
         Result<void> result{};
-        OutOfPlaceWrite* relocation = nullptr;          // one block, which goes there
-        bool logged = false;                // one block, which goes through the log
+        OutOfPlaceWrite* relocation = nullptr;  // one block, which goes there
+        bool logged = false;                    // one block, which goes through the log
         bool deferred = false;                  // for the next sweep
-        std::vector<std::byte> contents{};  // of that
+        std::vector<std::byte> contents{};      // of that
     };
     // Where memory runs out on the way, nobody waits for ever for what was to be written: it is dirty again.
     struct FailsUnlessFinished;
@@ -144,9 +144,9 @@ private:
     std::vector<Item> items_;
     std::vector<OutOfPlaceWrite> relocations_;
     std::vector<LogicalBlock> eof_blocks_to_log_;  // which have to leave their place, and find no other
-    unsigned logged_ = 0;             // segments that go through the log
-    bool waits_for_checkpoint_ = false;     // what is written in its place may have an image in the log
-    Tid image_tid_ = 0;                    // or has one of a durable transaction, this one or an older
+    unsigned logged_ = 0;                          // segments that go through the log
+    bool waits_for_checkpoint_ = false;            // what is written in its place may have an image in the log
+    Tid image_tid_ = 0;                            // or has one of a durable transaction, this one or an older
     std::vector<Segment> segments_;
 };
 

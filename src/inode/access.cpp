@@ -4,7 +4,9 @@
 
 namespace uext4 {
 
-bool is_owner_or_capable(const Inode& inode, const Credentials& who) { return who.uid == inode.uid() || who.capabilities.fowner; }
+bool is_owner_or_capable(const Inode& inode, const Credentials& who) {
+    return who.uid == inode.uid() || who.capabilities.fowner;
+}
 
 bool may_use_reserved_blocks(const FsContext& fs, const Credentials& who) {
     return who.capabilities.sys_resource || who.uid == fs.options.reserved_uid ||

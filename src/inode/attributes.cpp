@@ -154,7 +154,8 @@ std::uint32_t get_user_flags(const Inode& inode) {
 Result<void> set_user_flags(Inode& inode, std::uint32_t wanted, const Credentials& who, bool check) {
     namespace f = format::inode_flag;
     const std::uint32_t old = inode.flags();
-    if (check && !is_owner_or_capable(inode, who)) return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
+    if (check && !is_owner_or_capable(inode, who))
+        return fail(EPERM, "inode {} belongs to user {}", inode.number(), inode.uid());
     const std::uint32_t known = user_settable_flags | user_ignored_flags | f::extents | (old & f::casefold);
     if (wanted & ~known) return fail(EOPNOTSUPP, "flags {:#x} cannot be set", wanted & ~known);
     if (old & ~wanted & f::casefold) return fail(EOPNOTSUPP, "the flag F cannot be taken away");

@@ -13,7 +13,7 @@ struct AttributeChange {
     std::optional<format::Timestamp> atime, mtime, ctime;
     bool atime_now = false, mtime_now = false;  // the current time; of both together needs write permission only
     bool is_deferred_write_time = false;  // times of what was written before: flags of the inode do not forbid them
-    bool is_chown = false;       // chown, if only to what was there: set-id bits go all the same
+    bool is_chown = false;                // chown, if only to what was there: set-id bits go all the same
     // Unchecked; but whether a set-gid bit of a group that may not execute goes depends on who asks.
     bool checks_setgid = false;
 };
@@ -37,8 +37,8 @@ inline constexpr std::uint32_t user_settable_flags =
     format::inode_flag::projinherit;
 // Shown, and taken without a word, but they stay as they are.
 inline constexpr std::uint32_t user_ignored_flags = format::inode_flag::dirty | format::inode_flag::comprblk |
-                                                  format::inode_flag::nocompr | format::inode_flag::encrypt |
-                                                  format::inode_flag::index | format::inode_flag::verity |
-                                                  format::inode_flag::inline_data;
+                                                    format::inode_flag::nocompr | format::inode_flag::encrypt |
+                                                    format::inode_flag::index | format::inode_flag::verity |
+                                                    format::inode_flag::inline_data;
 
 }  // namespace uext4

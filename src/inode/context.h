@@ -4,7 +4,7 @@
 #include "alloc/allocator.h"
 #include "base/result.h"
 #include "format/superblock.h"
-#include "inode/logged_blocks.h"
+#include "inode/logged_data_blocks.h"
 #include "journal/journal.h"
 #include "pagecache/page_cache.h"
 
@@ -40,13 +40,13 @@ struct FsContext {
     Allocator& allocator;
     PageCache& pages;
     FsOptions options;
-    std::function<void(const std::string&)> log;        // one sentence, for the operator
-    std::function<void(const Error&)> corruption_callback;       // EUCLEAN was met: errors= policy
-    std::atomic<bool> read_only{false};                 // by option, or after an abort
-    std::atomic<std::uint64_t> inode_memory{0};          // memory of all inodes there are, about
-    std::atomic<std::int64_t> times_pending{0};         // inodes whose times are to be stored
-    std::uint64_t super_offset = format::super_offset;  // of the superblock that is used: a backup, when asked for
-    // Features it got since it was opened (late_features.h); `geometry` has those from before.
+    std::function<void(const std::string&)> log;            // one sentence, for the operator
+    std::function<void(const Error&)> corruption_callback;  // EUCLEAN was met: errors= policy
+    std::atomic<bool> read_only{false};                     // by option, or after an abort
+    std::atomic<std::uint64_t> inode_memory{0};             // memory of all inodes there are, about
+    std::atomic<std::int64_t> times_pending{0};             // inodes whose times are to be stored
+    std::uint64_t super_offset = format::super_offset;      // of the superblock that is used: a backup, when asked for
+    // Features it got since it was opened (added_features.h); `geometry` has those from before.
     std::atomic<std::uint32_t> added_compat{0}, added_ro_compat{0};
     LoggedDataBlocks logged_data_blocks{journal};
 

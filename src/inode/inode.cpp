@@ -1,7 +1,7 @@
 #include "inode/inode.h"
 
+#include "inode/added_features.h"
 #include "inode/inode_table.h"
-#include "inode/late_features.h"
 #include "sync/atomic_point.h"
 
 #include <algorithm>

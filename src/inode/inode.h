@@ -16,10 +16,10 @@
 #include "extent/block_map.h"
 #include "format/inode.h"
 #include "inode/context.h"
-#include "inode/moved_places.h"
-#include "inode/places.h"
-#include "inode/read_streams.h"
-#include "inode/sizes_after_cut.h"
+#include "inode/extent_status_tree.h"
+#include "inode/readahead_state.h"
+#include "inode/sizes_after_crash.h"
+#include "inode/uncommitted_moves.h"
 #include "pagecache/file_cache.h"
 #include "sync/mutex.h"
 
@@ -105,8 +105,8 @@ public:
     std::uint64_t size_hint() const { return __atomic_load_n(&size_, __ATOMIC_ACQUIRE); }
 
     ExtentStatusTree& extent_status() { return extent_status_; }  // map_lock held for all its methods
-    BlockMap& map() { return map_; }      // map_lock held for all its methods
-    bool journals_data() const;         // data=journal, by option or flag `j` (regular files)
+    BlockMap& map() { return map_; }                              // map_lock held for all its methods
+    bool journals_data() const;                                   // data=journal, by option or flag `j` (regular files)
 
     // ---- storing. map_lock held.
     // Copies raw() with its checksum to the inode table under `handle` (one credit) and notes its tid. `data`: the
@@ -136,7 +136,7 @@ public:
     void count_as_deleting();
     void end_counting_as_deleting();
 
-    // ---- MapOwner (map_lock held)
+    // ---- ExtentOwner (map_lock held)
     bool uses_extents() const override;
     // Its blocks are, or will be once it leaves the inode, an extent tree's.
     bool will_use_extents() const;
@@ -156,16 +156,16 @@ public:
     std::atomic<int> writeback_error{0};  // the newest errno
     std::atomic<bool> last_writeback_failed{false};
     std::atomic<bool> has_unreserved_data{false};  // what has no space is not to get the blocks reserved for root
-    std::atomic<bool> eof_block_is_zeroed{false};         // behind the end of the file its last block has zeros on the device
+    std::atomic<bool> eof_block_is_zeroed{false};  // behind the end of the file its last block has zeros on the device
     // A truncation has failed behind its new size: blocks behind the end hold what was cut off. Changed under rw.
     std::atomic<bool> truncate_incomplete{false};
-    // How often dirty blocks began to leave the cache, or a transaction got what took them away (TakesFromCache).
+    // How often dirty blocks began to leave the cache, or a transaction got what took them away (DirtyDataDiscard).
     std::atomic<std::uint64_t> discard_sequence{0};
     std::atomic<bool> replace_on_close{false};  // truncated to 0: flush at last close (auto_da_alloc)
     std::atomic<std::uint32_t> open_files{0};
-    std::atomic<bool> deleted{false};  // its number was freed; operations answer ESTALE
+    std::atomic<bool> deleted{false};     // its number was freed; operations answer ESTALE
     std::atomic<bool> is_tmpfile{false};  // made without a name (O_TMPFILE): may be linked
-    // A write has nothing to take away: no set-id bits, no security.capability (remove_privileges() found none).
+    // A write has nothing to take away: no set-id bits, no security.capability (remove_suid() found none).
     // Cleared by whoever may bring them.
     std::atomic<bool> nosec{false};
     ReadaheadState readahead;

@@ -25,11 +25,11 @@ class SlotList;
 
 // Why an inode stays in memory.
 enum class InodeState : std::uint8_t {
-    loading,    // a thread reads it from disk
-    in_use,     // it is referenced
-    dirty,  // its data, the mapping of its data or its size is not stored
-    times_pending,      // only its times are not stored
-    clean,    // everything is stored, in transactions that may not be durable
+    loading,        // a thread reads it from disk
+    in_use,         // it is referenced
+    dirty,          // its data, the mapping of its data or its size is not stored
+    times_pending,  // only its times are not stored
+    clean,          // everything is stored, in transactions that may not be durable
 };
 
 class InodeSlot {
@@ -82,7 +82,7 @@ public:
     void note_durable(Tid durable);
     // The one that was released first of those that may be evicted, or null.
     InodeSlot* evictable() const { return with_folios_.empty() ? evictable_.front() : with_folios_.front(); }
-    // The same without those that set_aside() has put aside.
+    // The same without those that defer_eviction() has put aside.
     InodeSlot* evictable_without_folios() const { return evictable_.front(); }
     // It has folios, and must not be evicted by a thread that cannot wait for them.
     void defer_eviction(InodeSlot& slot);

@@ -134,7 +134,8 @@ TEST(InodeLists, AnswerAsAModelDoes) {
             }
         }
         const auto number = [&](auto is) { return static_cast<std::size_t>(std::ranges::count_if(model, is)); };
-        ASSERT_EQ(s.lists.times_pending_count(), number([](const Model& m) { return m.standing == InodeState::times_pending; }));
+        ASSERT_EQ(s.lists.times_pending_count(),
+                  number([](const Model& m) { return m.standing == InodeState::times_pending; }));
         ASSERT_EQ(s.lists.evictable_count() + s.lists.committing_count(),
                   number([](const Model& m) { return m.standing == InodeState::clean; }));
         ASSERT_EQ(s.to_write().size(), number([](const Model& m) { return m.standing != InodeState::clean; }));

@@ -2,10 +2,10 @@
 
 #include "format/checksum.h"
 #include "inode/attributes.h"
-#include "inode/inline_area.h"
+#include "inode/inline_data.h"
 #include "inode/inode_lists.h"
 #include "sync/atomic_point.h"
-#include "sync/holding.h"
+#include "sync/resource_tracking.h"
 
 #include <sys/random.h>
 #include <chrono>
@@ -96,7 +96,8 @@ struct InodeTable::State {
     // so many inodes that it is worth it, and one at a time.
     Tid judge(Tid durable) UEXT4_REQUIRES(lock) {
         const std::size_t evictable = lists.evictable_count(), committing = lists.committing_count();
-        const bool is_behind = over() > 2 * slack && evictable == 0 && committing + lists.times_pending_count() >= slack;
+        const bool is_behind =
+            over() > 2 * slack && evictable == 0 && committing + lists.times_pending_count() >= slack;
         behind.store(is_behind, std::memory_order_relaxed);
         times_crowd.store(times_to_store() != 0, std::memory_order_relaxed);
         cached_crowd.store(is_behind || (crowded() && evictable != 0), std::memory_order_relaxed);
@@ -376,7 +377,8 @@ bool InodeTable::evict(Evict what) {
         InodeSlot* const oldest = what == Evict::any ? s.lists.evictable() : s.lists.evictable_without_folios();
         if (!oldest) break;
         ++s.looked_at;
-        if (what == Evict::without_folios && oldest->inode->pages().cached_folios() != 0) s.lists.defer_eviction(*oldest);
+        if (what == Evict::without_folios && oldest->inode->pages().cached_folios() != 0)
+            s.lists.defer_eviction(*oldest);
         else gone[evicted++] = s.take(*oldest);
     }
     const Tid wanted = s.judge(durable);

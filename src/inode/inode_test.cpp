@@ -1,7 +1,7 @@
 // The table of inodes, device numbers, orphans.
 #include "format/extent.h"
 #include "format/orphan.h"
-#include "inode/super_access.h"
+#include "inode/superblock.h"
 #include "inode/test_volume.h"
 
 #include <sys/sysmacros.h>

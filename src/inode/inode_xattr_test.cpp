@@ -2,9 +2,9 @@
 #include "inode/test_volume.h"
 
 #include "inode/acl.h"
-#include "inode/body_attributes.h"
-#include "inode/inline_area.h"
-#include "inode/super_access.h"
+#include "inode/inline_data.h"
+#include "inode/inode_xattrs.h"
+#include "inode/superblock.h"
 #include "inode/xattr_block.h"
 
 #include <random>

@@ -20,7 +20,7 @@ public:
     RangeIterator(Inode& inode, std::uint64_t offset, std::uint64_t end) : inode_(inode), at_(offset), end_(end) {}
 
     // The run at at(), as it is now; `most` bytes of it will do. False where the range is done. look() takes map_lock,
-    // look_held() is for who has it. Errors: those of reading the map's blocks from the device (EIO, EUCLEAN).
+    // load_locked() is for who has it. Errors: those of reading the map's blocks from the device (EIO, EUCLEAN).
     Result<bool> load(std::uint64_t most = ~std::uint64_t{0});
     Result<bool> load_locked(std::uint64_t most = ~std::uint64_t{0});
     // For who looked without what keeps the run where it is: true where it lives elsewhere by now, and all that was
@@ -33,7 +33,9 @@ public:
     std::uint64_t at() const { return at_; }
     std::uint64_t run_end() const { return std::min(mapping_.end(), end_); }
     std::uint64_t length() const { return run_end() - at_; }
-    std::uint64_t device_offset() const { return mapping_.block.value * inode_.fs().block_size() + (at_ - mapping_.offset); }
+    std::uint64_t device_offset() const {
+        return mapping_.block.value * inode_.fs().block_size() + (at_ - mapping_.offset);
+    }
     BlockNr block() const { return mapping_.block + (at_ - mapping_.offset) / inode_.fs().block_size(); }
 
     // Goes on behind the run; or at a byte further on, where something came in between.

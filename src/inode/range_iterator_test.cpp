@@ -52,8 +52,9 @@ TEST_F(Ranges, GoOverAllThatLivesAlike) {
     std::vector<std::pair<BlockState, std::uint64_t>> seen;
     RangeIterator range(*file, 100, 10 * bs + 7);
     for (; value_of(range.load()); range.next()) seen.emplace_back(range.mapping().state, range.length());
-    EXPECT_EQ(seen, (std::vector<std::pair<BlockState, std::uint64_t>>{
-                        {BlockState::hole, 2 * bs - 100}, {BlockState::unwritten, 3 * bs}, {BlockState::hole, 5 * bs + 7}}));
+    EXPECT_EQ(seen,
+              (std::vector<std::pair<BlockState, std::uint64_t>>{
+                  {BlockState::hole, 2 * bs - 100}, {BlockState::unwritten, 3 * bs}, {BlockState::hole, 5 * bs + 7}}));
     EXPECT_TRUE(range.done());
     EXPECT_EQ(range.left(), 0u);
 }

@@ -5,7 +5,7 @@
 
 #include "device/memory_device.h"
 #include "inode/inode_table.h"
-#include "inode/orphans.h"
+#include "inode/orphan_list.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

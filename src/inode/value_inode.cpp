@@ -141,9 +141,11 @@ Result<PinnedValueInode> pin_for_drop(Handle& handle, InodeTable& table, InodeNr
     };
     hold(allocator.pin_blocks_for_free(number));
     UniqueLock map = UniqueLock::lock_ordered(held.inode->map_lock, 1);
-    TRY(held.inode->map().for_each(
-        LogicalBlock(0), [&](const MappedRun& run) { return hold(allocator.pin_blocks_for_free(run.physical, run.count)); }));
-    TRY(held.inode->map().for_each_tree_block([&](BlockNr block) { return hold(allocator.pin_blocks_for_free(block, 1)); }));
+    TRY(held.inode->map().for_each(LogicalBlock(0), [&](const MappedRun& run) {
+        return hold(allocator.pin_blocks_for_free(run.physical, run.count));
+    }));
+    TRY(held.inode->map().for_each_tree_block(
+        [&](BlockNr block) { return hold(allocator.pin_blocks_for_free(block, 1)); }));
     TRY(std::move(read));
     return held;
 }

@@ -22,7 +22,7 @@ Result<ValueInode> create_value_inode(Handle& handle, InodeTable& table, Inode& 
 // One reference more. The owner's map_lock may be held, if the inode is in memory already.
 // Its block has joined the transaction: the two below read nothing of it for as long as it is held.
 Result<InodeRef> get_value_inode(Handle& handle, InodeTable& table, InodeNr number);
-// The same of all that drop_value_inode() reads, and what holds it in memory.
+// The same of all that drop_value_inode_reference() reads, and what holds it in memory.
 struct PinnedValueInode {
     InodeRef inode;
     std::vector<BufferRef> buffers;

@@ -1,10 +1,10 @@
 #include "inode/xattr.h"
 
 #include "inode/acl.h"
+#include "inode/added_features.h"
 #include "inode/attributes.h"
-#include "inode/body_attributes.h"
-#include "inode/inline_area.h"
-#include "inode/late_features.h"
+#include "inode/inline_data.h"
+#include "inode/inode_xattrs.h"
 #include "inode/value_inode.h"
 #include "inode/xattr_block.h"
 
@@ -208,7 +208,8 @@ Result<void> change(Handle& handle, Inode& inode, const Name& name, const ConstB
             return place(handle, inode, name, value ? &item : nullptr, may_use_reserve);
         }();
         if (placed) {
-            for (std::uint32_t number : *placed) TRY(drop_value_inode_reference(handle, inode.table(), InodeNr(number)));
+            for (std::uint32_t number : *placed)
+                TRY(drop_value_inode_reference(handle, inode.table(), InodeNr(number)));
             return {};
         }
         if (moved) (void)drop_value_inode_reference(handle, inode.table(), InodeNr(item.value_inode));

@@ -17,7 +17,7 @@ bool xattr_block_fits(const FsContext& fs, const std::vector<format::XattrToStor
 // The inode's block holds these items afterwards: changed in place when it is its own, else a new block and one user
 // less of the old. Freed when there are none. The inode is stored. Value inodes count the blocks that name them: a new
 // item's is counted by its maker, copies are counted here. Returns those with a count too many now, for
-// drop_value_inode() when map_lock is no longer held, under the same handle.
+// drop_value_inode_reference() when map_lock is no longer held, under the same handle.
 [[nodiscard]] Result<std::vector<std::uint32_t>> write_xattr_block(Handle& handle, Inode& inode,
                                                                    std::vector<format::XattrToStore> items,
                                                                    bool may_use_reserve);

@@ -9,11 +9,11 @@ namespace uext4 {
 
 enum class BlockState : std::uint8_t {
     hole,         // nowhere: reads as zeros
-    delayed,     // dirty in the page cache; space is promised, no block chosen
-    allocated,      // dirty or on its way, or on the device, in blocks that no on-disk structure names yet
+    delayed,      // dirty in the page cache; space is promised, no block chosen
+    allocated,    // dirty or on its way, or on the device, in blocks that no on-disk structure names yet
     inline_data,  // in the inode
     unwritten,    // blocks named on disk, contents undefined: reads as zeros
-    converting,      // unwritten on disk, data on the device: conversion pending, reads come from the block
+    converting,   // unwritten on disk, data on the device: conversion pending, reads come from the block
     mapped        // blocks named on disk
 };
 const char* block_state_name(BlockState place);
@@ -35,7 +35,8 @@ struct Mapping {
                state == BlockState::mapped;
     }
     bool reads_device() const {
-        return (state == BlockState::allocated && !data_pending) || state == BlockState::converting || state == BlockState::mapped;
+        return (state == BlockState::allocated && !data_pending) || state == BlockState::converting ||
+               state == BlockState::mapped;
     }
 };
 

@@ -2,7 +2,7 @@
 //
 // Invariants
 //   B1  A block has at most one Buffer; whoever holds a BufferRef keeps it cached.
-//   B2  A buffer's bytes change only through Handle::write_access or create_access, while that handle is open.
+//   B2  A buffer's bytes change only through Handle::get_write_access or get_create_access, while that handle is open.
 //   B3  A buffer in the running or the committing transaction, or waiting for its checkpoint, is referenced by the
 //   journal
 //       and so not evicted.
@@ -17,7 +17,7 @@
 #include "base/numbers.h"
 #include "base/result.h"
 #include "device/block_device.h"
-#include "journal/block_memory.h"
+#include "journal/block_pool.h"
 #include "sync/mutex.h"
 
 #include <atomic>
@@ -77,7 +77,7 @@ private:
     // The journal's part, guarded by its lists lock (joined_ may be read without it by the thread whose handle is
     // open).
     std::atomic<std::uint64_t> transaction_{0};  // the newest transaction that has the block
-    std::uint64_t checkpoint_tid_ = 0;          // the durable transaction whose image is not home yet; 0: none
+    std::uint64_t checkpoint_tid_ = 0;           // the durable transaction whose image is not home yet; 0: none
 };
 
 // A counted reference.
@@ -117,7 +117,7 @@ public:
     // The block, read from the device unless it is cached. EUCLEAN when the number is outside the file system
     // (`what` names the structure that led there), EIO when it cannot be read.
     Result<BufferRef> read(BlockNr block, const char* what);
-    // The block without reading it: the caller fills it whole under create_access. Never fails on a valid number.
+    // The block without reading it: the caller fills it whole under get_create_access. Never fails on a valid number.
     Result<BufferRef> get(BlockNr block, const char* what);
     // The same for file contents, which are many and go together: their memory goes back to the system with the last.
     Result<BufferRef> get_for_journaled_data(BlockNr block);

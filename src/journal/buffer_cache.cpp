@@ -49,7 +49,9 @@ BufferCache::BufferCache(BlockDevice& device, std::uint32_t block_size, std::uin
     : state_(std::make_unique<State>(device, block_size, blocks_count, limit)) {}
 BufferCache::~BufferCache() = default;
 
-void BufferCache::set_read_error_callback(std::function<void(const Error&)> told) { state_->on_unreadable = std::move(told); }
+void BufferCache::set_read_error_callback(std::function<void(const Error&)> told) {
+    state_->on_unreadable = std::move(told);
+}
 
 std::uint32_t BufferCache::block_size() const { return state_->block_size; }
 std::uint64_t BufferCache::blocks_count() const { return state_->blocks; }

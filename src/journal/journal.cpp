@@ -1,7 +1,7 @@
 #include "base/seam.h"
 #include "journal/journal_state.h"
 #include "sync/atomic_point.h"
-#include "sync/holding.h"
+#include "sync/resource_tracking.h"
 
 #include <algorithm>
 #include <cstring>
@@ -45,7 +45,8 @@ std::uint64_t JournalState::checkpoint_bytes() const { return checkpoint_of_bloc
 std::uint64_t JournalState::committing_bytes() const { return committing ? committing->bytes(block_size) : 0; }
 
 bool JournalState::is_full(const Transaction& t, unsigned credits) const {
-    return log_blocks_of(t) + t.outstanding_credits + credits > max_credits || t.bytes(block_size) >= 2 * options.max_transaction_bytes;
+    return log_blocks_of(t) + t.outstanding_credits + credits > max_credits ||
+           t.bytes(block_size) >= 2 * options.max_transaction_bytes;
 }
 
 bool JournalState::has_log_space(std::uint64_t committed_blocks, std::uint64_t committed_bytes) const {
@@ -108,7 +109,8 @@ bool JournalState::do_work(MutexLock& guard) {
         commit_after_making_space(guard);
         return true;
     }
-    if (!checkpoints.empty() && (checkpoint_wanted >= checkpoints.begin()->first || space_wanted || needs_checkpoint())) {
+    if (!checkpoints.empty() &&
+        (checkpoint_wanted >= checkpoints.begin()->first || space_wanted || needs_checkpoint())) {
         checkpoint_oldest(guard);
         return true;
     }
@@ -245,12 +247,14 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, const std::
         if (s->options.block_numbers_64bit) features |= j::incompat_64bit;
         // Otherwise the kernel, which sets this once it has recovered the log, might find the log's head in what it
         // takes for their area then, and go on from there beyond the end of the log.
-        if (s->options.reserves_fast_commit_area && format::has_room_for_fast_commits(super)) features |= j::incompat_fast_commit;
+        if (s->options.reserves_fast_commit_area && format::has_room_for_fast_commits(super))
+            features |= j::incompat_fast_commit;
         super.feature_incompat = features;
         if (super.checksum_v2or3()) super.checksum = format::journal_super_checksum(super);
         s->layout = TRY(format::parse_journal_super(super, s->block_size, blocks));
     }
-    s->clears_fast_commit_feature = s->options.reserves_fast_commit_area && s->layout.has(format::journal::incompat_fast_commit);
+    s->clears_fast_commit_feature =
+        s->options.reserves_fast_commit_area && s->layout.has(format::journal::incompat_fast_commit);
     s->recorded_error = s->layout.error_code();
     view_as<format::JournalSuper>(Bytes(s->super_bytes)).error = 0u;
     // The superblock says already where the transaction is looked for.
@@ -297,7 +301,8 @@ Result<Handle> Journal::start(unsigned credits, SourceLocation where) {
             // Whenever a transaction runs there is room in the log for it and for the one that is being committed.
             if (!s.has_log_space(s.committing ? s.committing_log_blocks : 0, s.committing_bytes()) &&
                 UEXT4_SEAM(log_has_room)) {
-                if (!s.committing && s.checkpoints.empty() && !s.tail_update_pending) return fail(ENOSPC, "journal: too small");
+                if (!s.committing && s.checkpoints.empty() && !s.tail_update_pending)
+                    return fail(ENOSPC, "journal: too small");
                 s.space_wanted = true;
                 if (s.is_synchronous()) continue;
                 s.work.notify_all(where);
@@ -401,7 +406,8 @@ Result<void> JournalState::wait_for_checkpoint(Tid last, SourceLocation where) {
     wake(where);
     // Until the tail has passed them, a replay brings them back over what is written without the log. Whoever came
     // while others move it finds them off the list already.
-    while (!aborted.load() && !stopped && (tail_update_pending || (!checkpoints.empty() && checkpoints.begin()->first <= last)))
+    while (!aborted.load() && !stopped &&
+           (tail_update_pending || (!checkpoints.empty() && checkpoints.begin()->first <= last)))
         changed.wait(lock, log_writer_resource("checkpoint of transaction", last), where);
     if (aborted.load()) return aborted_error(EIO);
     return {};

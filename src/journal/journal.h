@@ -12,7 +12,7 @@
 //       transaction holds the block.
 //   J5  A block that a transaction freed is revoked in it; it may be used again only when that transaction is durable.
 //   J6  After an abort nothing is written to the log or home any more; every start() answers EROFS, every wait EIO.
-// Without a journal (create_none) the same transactions are written home at commit, and nothing is atomic.
+// Without a journal (create_without_log) the same transactions are written home at commit, and nothing is atomic.
 #pragma once
 
 #include "base/numbers.h"
@@ -104,9 +104,9 @@ struct JournalOptions {
     std::chrono::milliseconds commit_interval{5000};  // 0: only when asked
     bool barrier = true;                              // flushes are sent
     bool checksums = false;                           // the log gets csum v3 when it has none (metadata_csum)
-    bool block_numbers_64bit = false;                                // the log gets 64-bit block numbers
-    bool reserves_fast_commit_area = false;                        // its end is left to them, by whoever else uses it
-    bool replaces_fast_commits = false;                  // the first transaction takes the place of the fast commits
+    bool block_numbers_64bit = false;                 // the log gets 64-bit block numbers
+    bool reserves_fast_commit_area = false;           // its end is left to them, by whoever else uses it
+    bool replaces_fast_commits = false;               // the first transaction takes the place of the fast commits
     // Commit records carry this time (seconds since 1970), and a thread that asks the journal's thread for work waits
     // until all of it is done: what the log holds, and when freed blocks are free, depends on the operations alone.
     std::optional<std::int64_t> fixed_time;
@@ -169,7 +169,7 @@ public:
     JournalCounters counters() const;
     // The newest not yet checkpointed image of a journaled-data block, if there is one: a read of it from the device
     // would be stale. Copies `out.size()` bytes from `offset` in the block. Of the running transaction what no folio
-    // has (JournaledData::copy_before_commit), and then the whole block.
+    // has (JournaledData::copy_uncommitted), and then the whole block.
     bool read_journaled_data(BlockNr block, std::size_t offset, Bytes out);
     // One of these blocks was freed by a transaction that is not durable yet: its old contents may still be wanted, and
     // an older image of it may still go home or answer a read. Not to be written to but through the journal (J5).

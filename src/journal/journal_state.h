@@ -25,8 +25,8 @@ struct Transaction {
     std::chrono::nanoseconds started{0};
     std::unordered_map<std::uint64_t, BufferRef> buffers;
     std::unordered_map<std::uint64_t, std::shared_ptr<JournaledData>> data;
-    std::unordered_set<std::uint64_t> revoked_blocks;    // freed: not to be replayed from older transactions
-    std::unordered_set<std::uint64_t> freed_blocks;  // freed: their buffers go when this is durable
+    std::unordered_set<std::uint64_t> revoked_blocks;  // freed: not to be replayed from older transactions
+    std::unordered_set<std::uint64_t> freed_blocks;    // freed: their buffers go when this is durable
     std::vector<std::function<void()>> durable_callbacks;
     void run_durable_callbacks() {
         for (const auto& action : std::exchange(durable_callbacks, {})) action();
@@ -37,7 +37,8 @@ struct Transaction {
     // About what it holds in memory: the blocks, a node and a place in a table for each number, and what each action
     // remembers.
     std::uint64_t bytes(std::uint32_t block_size) const {
-        return blocks() * std::uint64_t{block_size} + (revoked_blocks.size() + freed_blocks.size()) * 40 + durable_callbacks.size() * 128;
+        return blocks() * std::uint64_t{block_size} + (revoked_blocks.size() + freed_blocks.size()) * 40 +
+               durable_callbacks.size() * 128;
     }
 };
 
@@ -71,32 +72,33 @@ struct JournalState {
     bool has_log = false;
     LogMap log;
     format::JournalLayout layout;
-    std::vector<std::byte> super_bytes;  // the journal's superblock as it is on disk
-    std::atomic<bool> log_in_use = false;    // its s_start is not 0
-    bool clears_fast_commit_feature = false;     // an empty log is one for kernels that do not know of fast commits, too
-    std::uint32_t head = 0;              // next block of the log to write
+    std::vector<std::byte> super_bytes;       // the journal's superblock as it is on disk
+    std::atomic<bool> log_in_use = false;     // its s_start is not 0
+    bool clears_fast_commit_feature = false;  // an empty log is one for kernels that do not know of fast commits, too
+    std::uint32_t head = 0;                   // next block of the log to write
     // The number that the next logged transaction gets in the log. Without gaps, which recovery takes for the end:
     // transactions that changed nothing have a Tid, but no place in the log.
     std::uint32_t log_sequence = 1;
 
     mutable Mutex lock{Rank::Journal, "Journal::lists"};
-    CondVar changed{"journal"};    // a transaction was committed, space came, handles stopped
-    CondVar work{"journal work"};  // for the journal's thread
-    CondVar drained{"handles"};    // the locked transaction has no open handle any more
-    bool writing = false;          // somebody is the writer
-    SourceLocation writer_location;   // where it became that
-    bool thread_waits = false;     // the journal's thread waits for the writer to end
-    bool thread_idle = false;    // it waits without a time limit: start_clock() wakes it
-    bool work_requested = false;            // in_turn(): a thread waits for it to have done its work
+    CondVar changed{"journal"};      // a transaction was committed, space came, handles stopped
+    CondVar work{"journal work"};    // for the journal's thread
+    CondVar drained{"handles"};      // the locked transaction has no open handle any more
+    bool writing = false;            // somebody is the writer
+    SourceLocation writer_location;  // where it became that
+    bool thread_waits = false;       // the journal's thread waits for the writer to end
+    bool thread_idle = false;        // it waits without a time limit: start_commit_timer() wakes it
+    bool work_requested = false;     // is_synchronous(): a thread waits for it to have done its work
     std::unique_ptr<Transaction> running;
     std::unique_ptr<Transaction> committing;
     std::uint64_t committing_log_blocks = 0;  // what it takes of log_free at most
     std::map<Tid, Checkpoint> checkpoints;
-    std::unordered_map<std::uint64_t, Tid> checkpoint_of_block;  // of which of them a block is: all blocks of all of them
+    std::unordered_map<std::uint64_t, Tid>
+        checkpoint_of_block;  // of which of them a block is: all blocks of all of them
     std::uint64_t log_free = 0;
-    bool checkpoint_writing = false;             // images of a checkpoint are on their way
+    bool checkpoint_writing = false;           // images of a checkpoint are on their way
     std::uint64_t checkpoint_writes_done = 0;  // of such images
-    bool tail_update_pending = false;            // what left `checkpoints` is added to log_free once the superblock tells of it
+    bool tail_update_pending = false;  // what left `checkpoints` is added to log_free once the superblock tells of it
     Tid next_tid = 1, durable_tid = 0, commit_wanted = 0;
     std::atomic<Tid> newest_tid_out_of_log{0};
     std::uint64_t checkpoint_wanted = 0;  // transactions up to this tid are to go home
@@ -117,7 +119,7 @@ struct JournalState {
     // ---- handle.cpp; lists held
     void add_block(Transaction& t, std::uint64_t block, bool fresh, unsigned& credits);
     void start_commit_timer(Transaction& t);
-    // ---- in_turn.cpp
+    // ---- synchronous.cpp
     // The journal's thread works only while a thread waits for it.
     bool is_synchronous() const { return options.fixed_time.has_value(); }
     bool has_work() const;
@@ -135,7 +137,7 @@ struct JournalState {
     // room was made. The same.
     void commit_after_making_space(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
     bool has_log_space(std::uint64_t committed_blocks, std::uint64_t committed_bytes) const;  // to begin a transaction
-    bool needs_checkpoint() const;                                     // the log or memory: checkpoints are due
+    bool needs_checkpoint() const;                               // the log or memory: checkpoints are due
     std::uint64_t checkpoint_bytes() const;                      // images that are not home yet
     std::uint64_t committing_bytes() const;                      // those of the transaction that is committed
     bool is_full(const Transaction& t, unsigned credits) const;  // no handle of so many joins it
@@ -144,7 +146,7 @@ struct JournalState {
     void abort(const Error& why);
     std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp
-    void remove_from_checkpoints(std::uint64_t block);                         // lists held
+    void remove_from_checkpoints(std::uint64_t block);                      // lists held
     void commit_running(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // lists held; given up meanwhile
     Result<void> write_in_place(const std::vector<LogImage>& images);
     // ---- log_writer.cpp
@@ -158,7 +160,9 @@ struct JournalState {
     Result<void> empty_log(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
 
     std::size_t revokes_per_block() const;
-    std::size_t log_blocks_of(const Transaction& t) const { return t.blocks() + t.revoked_blocks.size() / revokes_per_block(); }
+    std::size_t log_blocks_of(const Transaction& t) const {
+        return t.blocks() + t.revoked_blocks.size() / revokes_per_block();
+    }
 };
 
 }  // namespace uext4

@@ -55,7 +55,7 @@ Result<LogRecord> LogReader::parse(std::uint32_t index, ConstBytes block) const 
                 tag.checksum = t.checksum;
             } else {
                 tag.block = BlockNr(view_as<Be32>(block, at).get() |
-                                   (layout_.wide() ? std::uint64_t{view_as<Be32>(block, at + 8).get()} << 32 : 0));
+                                    (layout_.wide() ? std::uint64_t{view_as<Be32>(block, at + 8).get()} << 32 : 0));
                 tag.checksum = view_as<Be16>(block, at + 4);
                 tag.flags = view_as<Be16>(block, at + 6);
             }

@@ -1,7 +1,7 @@
 #include "mmap/client_maps.h"
 
 #include "base/page.h"
-#include "mmap/address_space.h"
+#include "mmap/proc_maps.h"
 
 #include <sched.h>
 #include <sys/eventfd.h>
@@ -32,7 +32,8 @@ Result<void> ClientMaps::start_threads() {
     if (stop_event_ < 0) return fail(errno, "memory maps: no eventfd: {}", std::strerror(errno));
     reader_ = TRY(Thread::start("map faults", [this] { read_events(); }));
     helper_ = TRY(Thread::start("map room", [this] { helper_loop(); }));
-    for (int i = 0; i < worker_count; ++i) workers_.push_back(TRY(Thread::start("map worker", [this] { worker_loop(); })));
+    for (int i = 0; i < worker_count; ++i)
+        workers_.push_back(TRY(Thread::start("map worker", [this] { worker_loop(); })));
     return {};
 }
 
@@ -75,7 +76,8 @@ Result<std::shared_ptr<MappedFile>> ClientMaps::attach(Inode& inode, const Inode
     if (std::shared_ptr<MappedFile> there = attached(inode)) return there;
     std::shared_ptr<MappedFile> file;
     const auto take_in = [&]() -> Result<void> {
-        std::unique_ptr<FolioMemoryFile> memory = TRY(FolioMemoryFile::create(inode.size_hint(), inode.pages().folio_size()));
+        std::unique_ptr<FolioMemoryFile> memory =
+            TRY(FolioMemoryFile::create(inode.size_hint(), inode.pages().folio_size()));
         file = std::make_shared<MappedFile>(userfault_, std::move(memory), inode.pages().folio_size(),
                                             [this] { return is_quiescent(); });
         inode.pages().set_client_maps(file.get());
@@ -89,10 +91,10 @@ Result<std::shared_ptr<MappedFile>> ClientMaps::attach(Inode& inode, const Inode
 
 Result<void*> ClientMaps::map_at_new_address(const MapRequest& request, const std::shared_ptr<MappedFile>& file) {
     const Userfault::MapSpec wanted{.length = round_up(request.length, page_size),
-                                   .protection = request.protection,
-                                   .shared = request.shared,
-                                   .file = file->descriptor(),
-                                   .offset = request.offset};
+                                    .protection = request.protection,
+                                    .shared = request.shared,
+                                    .file = file->descriptor(),
+                                    .offset = request.offset};
     TRY(file->contents().ensure_size(std::min(wanted.offset + wanted.length, request.inode->size_hint())));
     MapRegistry& registry = MapRegistry::instance();
     std::uintptr_t start = 0;
@@ -138,7 +140,8 @@ Result<void*> ClientMaps::map(const MapRequest& request) {
     void* memory = nullptr;
     // A file that has maps gets one more while the file system is frozen, too.
     const auto map_again = [&]() -> Result<void> {
-        if (const std::shared_ptr<MappedFile> file = attached(*request.inode)) memory = TRY(map_at_new_address(request, file));
+        if (const std::shared_ptr<MappedFile> file = attached(*request.inode))
+            memory = TRY(map_at_new_address(request, file));
         return {};
     };
     const auto map_first = [&]() -> Result<void> {
@@ -261,7 +264,8 @@ bool ClientMaps::knows_all_regions() {
     const std::optional<std::vector<ProcMap>> files = file_maps_in(0, UINTPTR_MAX);
     all_known_ = files && userfault_.has_no_pending_events() && registry.learn_all_locked(this, *files);
     if (all_known_)
-        if (std::vector<Region> last = registry.forget_last_locked(this); !last.empty()) handle_removed_regions(std::move(last));
+        if (std::vector<Region> last = registry.forget_last_locked(this); !last.empty())
+            handle_removed_regions(std::move(last));
     return all_known_;
 }
 

@@ -1,12 +1,12 @@
 // The memory maps of one file system's files, by userfaultfd over shared memory.
 //
-// A reader takes faults from the kernel and passes them on; workers serve them through the FaultServer; a helper makes
+// A reader takes faults from the kernel and passes them on; workers serve them through the FaultHandler; a helper makes
 // room when there is no space. A fault that cannot be served now is parked by page, never on a worker. Each answer
 // installs the folio's pages in the map that faulted, while the folio is locked, and wakes the threads that wait for
 // the page.
 #pragma once
 
-#include "mmap/fault_server.h"
+#include "mmap/fault_handler.h"
 #include "mmap/map_registry.h"
 #include "mmap/mapped_file.h"
 #include "mmap/userfault.h"

@@ -1,8 +1,8 @@
 // The reader, the workers and the helper of ClientMaps.
 #include "base/page.h"
-#include "mmap/address_space.h"
 #include "mmap/client_maps.h"
-#include "mmap/refusal.h"
+#include "mmap/proc_maps.h"
+#include "mmap/rejected_pages.h"
 
 #include <poll.h>
 #include <sched.h>
@@ -93,7 +93,7 @@ void ClientMaps::handle_event(const uffd_msg& message, std::vector<Region>& gone
             const std::uintptr_t page = round_down(message.arg.pagefault.address, page_size);
             const RegionRef region = registry.find_locked(page);
             queue_fault(page, store ? Access::store : Access::load, region ? region->id : 0,
-                       static_cast<pid_t>(message.arg.pagefault.feat.ptid));
+                        static_cast<pid_t>(message.arg.pagefault.feat.ptid));
             return;
         }
         case UFFD_EVENT_UNMAP: {
@@ -187,7 +187,8 @@ bool ClientMaps::make_page_accessible(const Region& region, std::uintptr_t page,
             MutexLock guard(lock_);
             thaws = thaws_;
         }
-        const Result<void> served = handle_fault_in(region, FaultJob{.page = page, .kind = kind, .life = region.id}, *counts);
+        const Result<void> served =
+            handle_fault_in(region, FaultJob{.page = page, .kind = kind, .life = region.id}, *counts);
         if (served) return true;
         if (served.error().code == ENOSPC) {
             server_.free_space(*region.inode);

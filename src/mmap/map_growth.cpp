@@ -1,8 +1,8 @@
 // What the program makes maps longer by: the part of MapRegistry that looks for it.
 #include "base/page.h"
-#include "mmap/address_space.h"
 #include "mmap/map_registry.h"
 #include "mmap/mapped_file.h"
+#include "mmap/proc_maps.h"
 
 #include <sys/mman.h>
 
@@ -141,7 +141,8 @@ std::vector<Region> MapRegistry::remove_stale_locked(const ClientMaps* engine, c
         for (; placed != files.end() && placed->start < region.end(); ++placed) {
             const FolioMemoryFile::Identity identity{placed->device, placed->inode};
             const std::uintptr_t from = std::max(at, placed->start);
-            const std::uintptr_t end = region.file->contents().first_own_window(from, std::min(placed->end, region.end()));
+            const std::uintptr_t end =
+                region.file->contents().first_own_window(from, std::min(placed->end, region.end()));
             if (identity != region.file->contents().identity() || placed->shared != region.shared ||
                 placed->offset + (from - placed->start) != region.offset_of(from) || from >= end)
                 continue;

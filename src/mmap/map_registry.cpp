@@ -1,7 +1,7 @@
 #include "mmap/map_registry.h"
 
-#include "mmap/address_space.h"
 #include "mmap/mapped_file.h"
+#include "mmap/proc_maps.h"
 
 #include <algorithm>
 
@@ -223,7 +223,8 @@ void MapRegistry::move_locked(std::uintptr_t from, std::uintptr_t to, std::size_
 }
 
 MapRegistry::Knowledge MapRegistry::known_to_go_locked(std::uintptr_t start, std::uintptr_t end,
-                                                   std::optional<std::uintptr_t> to, const ClientMaps* engine) const {
+                                                       std::optional<std::uintptr_t> to,
+                                                       const ClientMaps* engine) const {
     std::vector<Region> layers = layers_locked(start, end, engine);
     std::erase_if(layers, is_trace);
     std::ranges::sort(layers, {}, &Region::start);

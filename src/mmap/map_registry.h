@@ -77,7 +77,7 @@ public:
     // the kernel shows says otherwise. Before remove_locked() and move_locked().
     enum class Knowledge : std::uint8_t { all, part, contrary };
     Knowledge known_to_go_locked(std::uintptr_t start, std::uintptr_t end, std::optional<std::uintptr_t> to,
-                             const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
+                                 const ClientMaps* engine) const UEXT4_REQUIRES(lock_);
     // What went before all was known tells nothing more. The references go outside of the lock.
     std::vector<Region> forget_last_locked(const ClientMaps* engine) UEXT4_REQUIRES(lock_);
     // It is not to be found by its memory any more. Nothing: it has maps. The references go outside of the lock.
@@ -168,8 +168,8 @@ private:
     // The same of what is placed alike, of which [start, end) is unknown. An empty span: nothing has become known.
     Span know_placed_locked(const ProcMap& placed, Span unknown, const RegionRef& like) UEXT4_REQUIRES(lock_);
     // Of the maps of a file, the one that what lies at `start` is most likely to be a part of. None: not one of ours.
-    std::optional<Region> likely_whole_locked(const ProcMap& placed, std::uintptr_t start,
-                                              const RegionRef& like) const UEXT4_REQUIRES(lock_);
+    std::optional<Region> likely_whole_locked(const ProcMap& placed, std::uintptr_t start, const RegionRef& like) const
+        UEXT4_REQUIRES(lock_);
 
     mutable Mutex lock_{Rank::Device, "MapRegistry", 1};  // inside of a journaled folio's, whose copy protects maps
     std::map<std::uintptr_t, RegionRef> regions_ UEXT4_GUARDED_BY(lock_);

@@ -2,7 +2,7 @@
 // commit call when folios change.
 #pragma once
 
-#include "mmap/client_memory.h"
+#include "mmap/folio_memory_file.h"
 #include "mmap/userfault.h"
 #include "pagecache/file_cache.h"
 
@@ -35,12 +35,14 @@ public:
     };
     void add_range(const Range& range);
     void remove_range(const Range& range);  // one of those that are like it
-    bool is_mapped() const;                   // there are ranges
+    bool is_mapped() const;                 // there are ranges
 
     void write_protect(std::uint64_t offset, std::uint64_t length) override;
     Result<std::byte*> folio_memory(std::uint64_t index) override;
     void release_folio_memory(std::uint64_t index) override;
-    std::uint64_t lost_blocks(std::uint64_t index) override { return memory_->lost_pages(index * folio_size_, folio_size_); }
+    std::uint64_t lost_blocks(std::uint64_t index) override {
+        return memory_->lost_pages(index * folio_size_, folio_size_);
+    }
     void extend(std::uint64_t size) override { memory_->extend(size); }
     void truncate(std::uint64_t size) override { memory_->truncate(size); }
 

@@ -1,7 +1,7 @@
 #include "mmap/simulated_maps.h"
 
 #include "base/page.h"
-#include "sync/holding.h"
+#include "sync/resource_tracking.h"
 
 #include <sys/mman.h>
 

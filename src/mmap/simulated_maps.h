@@ -1,11 +1,11 @@
 // Client maps without memory of the kernel: loads and stores are calls, and every one of them, like every fault, is a
 // point where the explorer may switch threads. The faults go the way of ClientMaps: to threads of their own, to the
-// same FaultServer, parked when frozen, tried again after room was made. For tests, on any kernel and without
+// same FaultHandler, parked when frozen, tried again after room was made. For tests, on any kernel and without
 // privilege.
 //
 //     FileMaps server(volume);                     // who answers: the file layer
 //     SimulatedMaps maps(server);
-//     auto map = maps.map({.inode = inode, .length = 8192, .protection = PROT_READ | PROT_WRITE, .may_store = true});
+//     auto map = maps.map({.inode = inode, .length = 8192, .protection = PROT_READ | PROT_WRITE, .may_write = true});
 //     maps.store(**map, 100, bytes);
 //
 // Destroyed, with every map unmapped, before the file system is unmounted.

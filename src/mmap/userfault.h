@@ -41,7 +41,7 @@ public:
         std::uint64_t offset = 0;
     };
     // Maps memory whose faults arrive here: of a shared map also the first store to a page that is there. Nothing can
-    // be accessed before that, and until let_in().
+    // be accessed before that, and until allow_access().
     Result<void*> map_registered(const MapSpec& wanted);
     static Result<void> allow_access(void* address, const MapSpec& wanted);
     // An access to what is not watched any more would be served past us: nobody is let in, first. The kernel may refuse

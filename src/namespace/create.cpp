@@ -94,8 +94,8 @@ Result<void> create_locked(names::NamespaceState& state, Inode& directory, const
     return names::update_directory_times(handle, directory, fresh->is_directory() ? 1 : 0);
 }
 
-Result<void> create_unnamed_locked(names::NamespaceState& state, Inode& directory, const CreateRequest& request, bool check,
-                                   InodeRef& fresh, LockedInodes& locks) {
+Result<void> create_unnamed_locked(names::NamespaceState& state, Inode& directory, const CreateRequest& request,
+                                   bool check, InodeRef& fresh, LockedInodes& locks) {
     locks.add(directory);
     // Unlike a name, for which the directory has to be there.
     if (directory.links() == 0) return fail(EPERM, "directory {} was removed", directory.number());

@@ -1,5 +1,5 @@
 // New blocks of a directory or a symlink.
-#include "inode/inline_area.h"
+#include "inode/inline_data.h"
 #include "namespace/dir_blocks.h"
 
 namespace uext4 {

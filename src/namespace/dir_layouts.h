@@ -12,7 +12,7 @@ using VisitEntry = std::function<bool(const Directory::Entry&)>;
 
 // The directory has an index. The flag alone counts: an index stays usable when the file system loses the feature.
 bool is_hashed(const Inode& directory);
-// Its entries hold ciphertext, which may have any byte. They are shown as cipher_name() says.
+// Its entries hold ciphertext, which may have any byte. They are shown as encoded_encrypted_name() says.
 bool has_encrypted_names(const Inode& directory);
 bool lists_in_hash_order(const Inode& directory);  // cookies are hashes (now, or as soon as it becomes hashed)
 

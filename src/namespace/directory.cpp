@@ -1,9 +1,9 @@
 // Chooses the layout, and the steps from one to the next.
 #include "namespace/directory.h"
 
-#include "inode/inline_area.h"
-#include "namespace/cipher_name.h"
+#include "inode/inline_data.h"
 #include "namespace/dir_layouts.h"
+#include "namespace/encrypted_name.h"
 
 #include <dirent.h>
 
@@ -28,7 +28,8 @@ Result<FoundEntry> checked_entry(const Inode& directory, LogicalBlock block, con
     if (entry.name.empty())
         return fail(EUCLEAN, "directory {}: block {}, offset {}: an empty name", directory.number(), block,
                     entry.offset);
-    if (entry.name.find_first_of(std::string_view("\0/", 2)) != std::string_view::npos && !has_encrypted_names(directory))
+    if (entry.name.find_first_of(std::string_view("\0/", 2)) != std::string_view::npos &&
+        !has_encrypted_names(directory))
         return fail(EUCLEAN, "directory {}: block {}, offset {}: a name with a zero byte or '/'", directory.number(),
                     block, entry.offset);
     const std::uint8_t type = format::dt_of_file_type(entry.type);
@@ -197,9 +198,7 @@ Result<void> Directory::remove(Handle& handle, const PinnedEntry& entry) {
     return {};
 }
 
-Result<void> Directory::remove(Handle& handle, std::string_view name) {
-    return remove(handle, TRY(pin(handle, name)));
-}
+Result<void> Directory::remove(Handle& handle, std::string_view name) { return remove(handle, TRY(pin(handle, name))); }
 
 Result<void> Directory::replace(Handle& handle, const PinnedEntry& entry, InodeNr inode, std::uint8_t type) {
     if (!entry.location.block) {

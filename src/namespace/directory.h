@@ -23,7 +23,7 @@ namespace uext4 {
 
 struct FoundEntry {
     InodeNr inode;
-    std::uint8_t type = 0;  // DT_*
+    std::uint8_t type = 0;        // DT_*
     bool has_wrong_type = false;  // what is on disk stands for no type; 0 stands for one that is not known
 };
 
@@ -48,7 +48,7 @@ public:
     explicit Directory(Inode& inode) : inode_(inode) {}
 
     // The entry of that name; nothing when there is none. "." and ".." are found too. Where names are encrypted, of
-    // what stands for one (cipher_name.h); where case does not count, of that very name.
+    // what stands for one (encrypted_name.h); where case does not count, of that very name.
     Result<std::optional<FoundEntry>> find(std::string_view name) const;
     Result<std::optional<LocatedEntry>> locate(std::string_view name) const;  // the same, for hold()
     Result<InodeNr> parent() const;

@@ -63,7 +63,9 @@ bool EntryList::has_names_after(std::uint32_t offset) const {
     return false;
 }
 
-bool EntryList::fits(std::size_t name_size, std::uint32_t from) const { return find_space(name_size, from).has_value(); }
+bool EntryList::fits(std::size_t name_size, std::uint32_t from) const {
+    return find_space(name_size, from).has_value();
+}
 
 std::optional<std::uint32_t> EntryList::find_space(std::size_t name_size, std::uint32_t from) const {
     const std::uint32_t needed = record_size(name_size);
@@ -74,7 +76,7 @@ std::optional<std::uint32_t> EntryList::find_space(std::size_t name_size, std::u
 }
 
 void MutableEntryList::write_entry(std::uint32_t offset, std::uint32_t length, std::string_view name, InodeNr inode,
-                           std::uint8_t type) {
+                                   std::uint8_t type) {
     auto& disk = view_as<format::DirEntryDisk>(bytes_, offset);
     disk.inode = static_cast<std::uint32_t>(inode.value);
     disk.rec_len = format::encode_rec_len(length, block_size_);

@@ -77,7 +77,8 @@ public:
     void remove(std::uint32_t offset, std::uint32_t from = 0);
     void set_inode(std::uint32_t offset, InodeNr inode, std::uint8_t type);
     // Writes a record; for building lists.
-    void write_entry(std::uint32_t offset, std::uint32_t length, std::string_view name, InodeNr inode, std::uint8_t type);
+    void write_entry(std::uint32_t offset, std::uint32_t length, std::string_view name, InodeNr inode,
+                     std::uint8_t type);
     // The record at `offset` gets another length.
     void set_record_length(std::uint32_t offset, std::uint32_t length);
 

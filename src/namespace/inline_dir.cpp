@@ -1,6 +1,6 @@
 // A directory inside its inode: the parent's number in 4 bytes, a list of entries up to byte 60 (i_block), another one
 // in the rest (the attribute system.data). "." and ".." are not stored.
-#include "inode/inline_area.h"
+#include "inode/inline_data.h"
 #include "namespace/dir_layouts.h"
 #include "namespace/hash_order.h"
 

@@ -1,7 +1,7 @@
 // The checks before an operation on names, the locks around it and the bookkeeping after it.
 #include "base/seam.h"
 #include "inode/attributes.h"
-#include "namespace/named_inode.h"
+#include "namespace/entry_inode.h"
 #include "namespace/operations.h"
 
 #include <algorithm>
@@ -9,7 +9,8 @@
 
 namespace uext4 {
 
-Namespace::Namespace(FsContext& fs, InodeTable& inodes, OrphanList& orphans) : state_(new State{{fs, inodes, orphans}}) {}
+Namespace::Namespace(FsContext& fs, InodeTable& inodes, OrphanList& orphans)
+    : state_(new State{{fs, inodes, orphans}}) {}
 Namespace::~Namespace() = default;
 
 Result<InodeRef> Namespace::lookup(Inode& directory, std::string_view name, const Credentials* who) {
@@ -184,7 +185,9 @@ Result<bool> prepare_drop_link(NamespaceState& state, Handle& handle, Inode& ino
     return last;
 }
 
-Result<void> update_directory_times(Handle& handle, Inode& directory) { return update_directory_times(handle, directory, 0); }
+Result<void> update_directory_times(Handle& handle, Inode& directory) {
+    return update_directory_times(handle, directory, 0);
+}
 
 Result<void> update_directory_times(Handle& handle, Inode& directory, int delta) {
     MutexLock map(directory.map_lock);

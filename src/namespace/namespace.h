@@ -4,7 +4,7 @@
 
 #include "inode/access.h"
 #include "inode/inode_table.h"
-#include "inode/orphans.h"
+#include "inode/orphan_list.h"
 
 #include <functional>
 #include <string_view>
@@ -14,9 +14,9 @@ namespace uext4 {
 struct DirectoryEntry {
     std::string_view name;
     InodeNr inode;
-    std::uint8_t type = 0;   // DT_* of <dirent.h>; DT_UNKNOWN without the filetype feature
+    std::uint8_t type = 0;          // DT_* of <dirent.h>; DT_UNKNOWN without the filetype feature
     std::uint64_t next_cookie = 0;  // cookie that continues after this entry; stable while entries come and go
-    bool has_wrong_type = false;   // DT_UNKNOWN, for what is on disk stands for no type
+    bool has_wrong_type = false;    // DT_UNKNOWN, for what is on disk stands for no type
 };
 
 // Which of a rename's two names ended with a slash, and so has to be a directory's.

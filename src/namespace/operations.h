@@ -1,8 +1,8 @@
 // What the operations on names share: their state, the checks before them, the locks around them.
 #pragma once
 
+#include "namespace/dentry_cache.h"
 #include "namespace/dir_layouts.h"
-#include "namespace/name_cache.h"
 #include "namespace/namespace.h"
 
 #include <array>
@@ -69,7 +69,8 @@ private:
 // One lookup with the directory's rw held: ENOENT when absent. `get` reports an entry whose inode is not in use as
 // EUCLEAN.
 Result<InodeRef> find_inode(NamespaceState& state, Inode& directory, std::string_view name);
-Result<InodeRef> find_inode_optional(NamespaceState& state, Inode& directory, std::string_view name);  // null when absent
+Result<InodeRef> find_inode_optional(NamespaceState& state, Inode& directory,
+                                     std::string_view name);  // null when absent
 // Whether the directory has the name.
 Result<bool> has_name(NamespaceState& state, Inode& directory, std::string_view name);
 Result<InodeRef> get_entry_inode(NamespaceState& state, Inode& directory, std::string_view name, InodeNr number);

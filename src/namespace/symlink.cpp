@@ -1,9 +1,9 @@
 // Targets of symbolic links: in the inode when they are short (or with inline data), else in one block.
 #include "namespace/symlink.h"
 
-#include "inode/inline_area.h"
-#include "namespace/cipher_name.h"
+#include "inode/inline_data.h"
 #include "namespace/dir_blocks.h"
+#include "namespace/encrypted_name.h"
 #include "namespace/operations.h"
 
 #include <algorithm>

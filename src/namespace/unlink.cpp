@@ -10,8 +10,9 @@ using names::LockedInodes;
 
 enum class Removal { done, victim_is_busy };
 
-Result<Removal> remove_name(names::NamespaceState& state, Inode& directory, std::string_view name, const Credentials& who,
-                            bool check, bool want_directory, InodeRef& victim, LockedInodes& locks) {
+Result<Removal> remove_name(names::NamespaceState& state, Inode& directory, std::string_view name,
+                            const Credentials& who, bool check, bool want_directory, InodeRef& victim,
+                            LockedInodes& locks) {
     locks.add(directory);
     TRY(names::check_not_removed(directory));
     Directory entries(directory);

@@ -2,7 +2,7 @@
 
 #include "base/page.h"
 #include "sync/atomic_point.h"
-#include "sync/holding.h"
+#include "sync/resource_tracking.h"
 
 #include <algorithm>
 #include <utility>
@@ -72,7 +72,9 @@ Result<Folio*> FileCache::add_folio(std::uint64_t index) {
     return made;
 }
 
-HeldResource FileCache::holdable(const Folio& folio) const { return {&folio, "folio", folio.index, dirty_list_entry_.order}; }
+HeldResource FileCache::holdable(const Folio& folio) const {
+    return {&folio, "folio", folio.index, dirty_list_entry_.order};
+}
 
 HeldResource FileCache::writeback_of(const Folio& folio) const {
     return {&folio.writeback, "writeback of folio", folio.index, dirty_list_entry_.order};

@@ -42,18 +42,18 @@ struct Folio {
     std::byte* data = nullptr;
     // Guarded by the folio's lock:
     BlockMask uptodate = 0, dirty = 0;
-    BlockMask lost_blocks = 0;                   // their memory went while they were written: read anew when that is over
-    std::shared_ptr<JournaledFolioOwner> owner;    // of the journaled blocks
+    BlockMask lost_blocks = 0;  // their memory went while they were written: read anew when that is over
+    std::shared_ptr<JournaledFolioOwner> owner;  // of the journaled blocks
     std::atomic<BlockMask> journaled_blocks{0};  // blocks that the running transaction owns; cleared by the commit
-    std::uint32_t readahead_generation = 0;              // the turn in which it was read ahead; 0: it was not, or was locked since
-    std::atomic<bool> mapped = false;     // client maps may show it; set under the lock, seen by commits without it
+    std::uint32_t readahead_generation = 0;  // the turn in which it was read ahead; 0: it was not, or was locked since
+    std::atomic<bool> mapped = false;        // client maps may show it; set under the lock, seen by commits without it
     // Guarded by the file's tree lock:
     bool locked = false, writeback = false;
-    BlockMask writeback_blocks = 0;          // blocks on their way to the device
-    std::uint32_t pins = 0;         // keeps it cached (transaction, I/O)
-    bool in_client_memory = false;  // data belongs to the client maps' memory
+    BlockMask writeback_blocks = 0;       // blocks on their way to the device
+    std::uint32_t pins = 0;               // keeps it cached (transaction, I/O)
+    bool in_client_memory = false;        // data belongs to the client maps' memory
     std::atomic<bool> referenced{false};  // second chance of reclaim
-    Folio* older = nullptr;         // reclaim's list
+    Folio* older = nullptr;               // reclaim's list
     Folio* newer = nullptr;
 };
 
@@ -138,16 +138,19 @@ public:
     Result<LockedFolio> lock_for_change(std::uint64_t index, bool create,
                                         SourceLocation where = SourceLocation::current());
     // The folios from `index` on, made where there are none; at least the first, for which it waits, and at most
-    // `count` (or LockedRun::most_for_change): the run ends at one that is locked by somebody or under writeback.
+    // `count` (or LockedFolioRange::max_folios_for_change): the run ends at one that is locked by somebody or under
+    // writeback.
     Result<LockedFolioRange> lock_range_for_change(std::uint64_t index, std::size_t count,
-                                          SourceLocation where = SourceLocation::current());
-    // For a reader: the folios from `index` on that are there and up to date, at most `count` (or most_for_change).
-    // None where the first is not so, is locked by somebody, or lies in the clients' memory. Waits for nobody.
-    LockedFolioRange lock_uptodate_range(std::uint64_t index, std::size_t count, SourceLocation where = SourceLocation::current());
-    // New folios from `index` on, locked, with nothing up to date: at most `count` (or LockedRun::most), and none where
-    // there is one already. Waits for nobody. ENOMEM.
+                                                   SourceLocation where = SourceLocation::current());
+    // For a reader: the folios from `index` on that are there and up to date, at most `count` (or
+    // max_folios_for_change). None where the first is not so, is locked by somebody, or lies in the clients' memory.
+    // Waits for nobody.
+    LockedFolioRange lock_uptodate_range(std::uint64_t index, std::size_t count,
+                                         SourceLocation where = SourceLocation::current());
+    // New folios from `index` on, locked, with nothing up to date: at most `count` (or LockedFolioRange::most), and
+    // none where there is one already. Waits for nobody. ENOMEM.
     Result<LockedFolioRange> add_locked_range(std::uint64_t index, std::size_t count,
-                               SourceLocation where = SourceLocation::current());
+                                              SourceLocation where = SourceLocation::current());
     void wait_for_writeback(LockedFolio& folio, SourceLocation where = SourceLocation::current());
     // Waits for the writeback of every folio in [first, end).
     void wait_for_writeback(std::uint64_t first, std::uint64_t end, SourceLocation where = SourceLocation::current());
@@ -169,7 +172,8 @@ public:
     // ---- looking around; answers may be stale at once unless a lock of the caller's prevents it
     std::optional<std::uint64_t> next_dirty(std::uint64_t from) const;  // index of the first dirty folio >= from
     std::optional<std::uint64_t> next_cached(std::uint64_t from) const;
-    std::optional<std::uint64_t> next_dirty_or_writeback(std::uint64_t from) const;  // dirty, journaled or under writeback
+    std::optional<std::uint64_t> next_dirty_or_writeback(
+        std::uint64_t from) const;  // dirty, journaled or under writeback
     std::uint64_t dirty_folios() const;
     std::uint64_t dirty_or_writeback_folios() const;  // dirty and under writeback; what is both counts twice
     std::uint64_t cached_folios() const;
@@ -177,7 +181,9 @@ public:
     // The same without the lock: no other thread has the file, though the cache may reclaim its folios.
     bool has_dirty_or_writeback_unlocked() const;
     // Read ahead, for nobody yet: a locked one.
-    void mark_readahead(Folio& folio) const { folio.readahead_generation = readahead_generation_.load(std::memory_order_relaxed); }
+    void mark_readahead(Folio& folio) const {
+        folio.readahead_generation = readahead_generation_.load(std::memory_order_relaxed);
+    }
     // Folios read ahead were reclaimed before anybody used them. Those read before somebody was told so do not count:
     // they were too many then already.
     bool take_wasted_readahead();

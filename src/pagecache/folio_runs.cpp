@@ -57,7 +57,8 @@ Result<std::size_t> FileCache::add_folios(std::uint64_t index, std::span<Folio*>
     return state.kept;
 }
 
-Result<LockedFolioRange> FileCache::lock_range_for_change(std::uint64_t index, std::size_t count, SourceLocation where) {
+Result<LockedFolioRange> FileCache::lock_range_for_change(std::uint64_t index, std::size_t count,
+                                                          SourceLocation where) {
     LockedFolio first = TRY(lock_for_change(index, true, where));
     LockedFolioRange run;
     run.folios_[run.count_++] = std::exchange(first.folio_, nullptr);

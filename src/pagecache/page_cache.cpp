@@ -174,7 +174,9 @@ void PageCache::wake_flusher() {
 void PageCache::set_other_users(std::function<std::uint64_t()> bytes) { other_users_ = std::move(bytes); }
 
 std::uint64_t PageCache::limit() const {
-    const std::uint64_t least = max_bytes_ / 4, most = memory_limit_ ? std::max(least, memory_limit_->limit_for_cache(used_bytes())) : max_bytes_;
+    const std::uint64_t least = max_bytes_ / 4,
+                        most =
+                            memory_limit_ ? std::max(least, memory_limit_->limit_for_cache(used_bytes())) : max_bytes_;
     return most - (other_users_ ? std::min(other_users_(), most - least) : 0);
 }
 
@@ -239,7 +241,8 @@ void PageCache::release_idle_memory() {
     const std::uint64_t most = limit(), now = used_bytes(), room = most > now ? most - now : 0;
     // What is idle for some seconds goes; a file that is written anew finds most of its memory again.
     if (memory_limit_)
-        return arena_->trim_idle(std::min(room, std::max(arena_->idle_bytes(folio_size_) / 2, max_bytes_ / 4)), folio_size_);
+        return arena_->trim_idle(std::min(room, std::max(arena_->idle_bytes(folio_size_) / 2, max_bytes_ / 4)),
+                                 folio_size_);
     if (most != max_bytes_) arena_->trim_idle(room, folio_size_);
 }
 

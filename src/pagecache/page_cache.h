@@ -3,7 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
-#include "pagecache/cache_budget.h"
+#include "pagecache/cache_memory_limit.h"
 #include "sync/condition.h"
 #include "sync/mutex.h"
 
@@ -32,11 +32,11 @@ public:
     std::uint32_t folio_size() const { return folio_size_; }
     std::uint32_t block_size() const { return block_size_; }
     // Its size grows with what is used, up to the part of the budget that it may have; what it was made with bounds
-    // only what is dirty. After set_others, before there are users.
+    // only what is dirty. After set_other_users, before there are users.
     void join_memory_limit(CacheMemoryLimit& budget);
-    // No longer: before what set_others asks goes.
+    // No longer: before what set_other_users asks goes.
     void leave_memory_limit();
-    // What it was made with, or its part of the budget, less what others have taken of it (set_others); at least a
+    // What it was made with, or its part of the budget, less what others have taken of it (set_other_users); at least a
     // quarter of what it was made with.
     std::uint64_t limit() const;
     std::uint64_t used_bytes() const { return used_.load(std::memory_order_relaxed); }

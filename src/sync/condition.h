@@ -22,7 +22,8 @@ public:
         wait(mutex, HeldResource(), where);
     }
 
-    // The same where the condition stands for a lock: waits for what somebody holds (sync/holding.h, or with a rank).
+    // The same where the condition stands for a lock: waits for what somebody holds (sync/resource_tracking.h, or with
+    // a rank).
     void wait(Mutex& mutex, const HeldResource& wanted, SourceLocation where = SourceLocation::current())
         UEXT4_REQUIRES(mutex);
 

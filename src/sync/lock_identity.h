@@ -1,7 +1,7 @@
 // What a lock is known by: its rank, its name, the key among those of its rank.
 #pragma once
 
-#include "sync/holdable.h"
+#include "sync/held_resource.h"
 #include "sync/rank.h"
 
 #include <cstdint>

@@ -66,7 +66,7 @@ static_assert(std::is_trivially_copyable_v<HeldEntry>);
 // No destructor, so that locks may be used to the very end of a thread.
 struct HeldStack {
     std::size_t count;
-    std::size_t apart;  // of these first ones nothing is asked: see RanksApart
+    std::size_t apart;  // of these first ones nothing is asked: see RankSuspension
     void* roomy;        // all of them, from when they are more than `held_mostly` until none is held
     alignas(HeldEntry) unsigned char raw[held_mostly * sizeof(HeldEntry)];
     HeldEntry* entries() { return reinterpret_cast<HeldEntry*>(roomy ? roomy : raw); }

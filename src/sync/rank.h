@@ -5,7 +5,7 @@
 // docs/LOCKING.md explains the ranks; rank_name() and rank_note() are what that document is tested against.
 #pragma once
 
-#include "sync/holdable.h"
+#include "sync/held_resource.h"
 
 #include <cstddef>
 #include <cstdint>

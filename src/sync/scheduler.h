@@ -11,7 +11,7 @@
 // calls still reach the scheduler, which must accept wake() from any thread.
 #pragma once
 
-#include "sync/holdable.h"
+#include "sync/held_resource.h"
 
 #include <atomic>
 #include <chrono>
@@ -21,7 +21,7 @@
 
 namespace uext4 {
 
-// Places where another thread may be chosen although this one could go on.
+// ExtentStatusTree where another thread may be chosen although this one could go on.
 enum class Point : std::uint8_t {
     Lock,        // before a lock is attempted
     TryLock,     // before a lock is tried
@@ -50,7 +50,8 @@ public:
 
     // The calling thread cannot go on until wake(resource). Returns once it has been woken and chosen. `wanted` is what
     // it waits to be given up, for reports; without an address where it waits for a signal.
-    virtual void block(const void* resource, const char* what, const HeldResource& wanted, std::source_location where) = 0;
+    virtual void block(const void* resource, const char* what, const HeldResource& wanted,
+                       std::source_location where) = 0;
 
     // As block(), but gives up when `timeout` of virtual time has passed: then false. Virtual time advances only when
     // nothing else can run, or as the scheduler decides.
@@ -75,7 +76,7 @@ public:
     virtual void thread_started(const void* thread) = 0;
     virtual void thread_exiting(const void* thread) = 0;
 
-    // What sync/holding.h tells. Never switches. Optional.
+    // What sync/resource_tracking.h tells. Never switches. Optional.
     virtual void held(const HeldResource& /*what*/, std::source_location /*where*/) {}
     virtual void released(const void* /*address*/) {}
 

@@ -1,5 +1,5 @@
 // Damage, and errors=: what was met is told once, marked in the superblock, and answered as the policy says.
-#include "inode/super_access.h"
+#include "inode/superblock.h"
 #include "sync/condition.h"
 #include "volume/volume_state.h"
 
@@ -99,7 +99,8 @@ void Volume::State::fill_error_fields(format::SuperBlock& super) {
     super.state = static_cast<std::uint16_t>(super.state | format::super_state::errors);
     MutexLock guard(error_lock);
     if (error_count == 0) return;
-    const auto fill = [](const RecordedError& met, Le32& time, std::uint8_t& time_hi, char(&text)[32], std::uint8_t& code) {
+    const auto fill = [](const RecordedError& met, Le32& time, std::uint8_t& time_hi, char(&text)[32],
+                         std::uint8_t& code) {
         time = static_cast<std::uint32_t>(met.time);
         time_hi = static_cast<std::uint8_t>(met.time >> 32);
         std::ranges::fill(text, '\0');

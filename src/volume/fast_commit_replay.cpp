@@ -2,7 +2,7 @@
 
 #include "file/file_io.h"
 #include "namespace/operations.h"
-#include "volume/named_blocks.h"
+#include "volume/fast_commit_blocks.h"
 
 #include <cstring>
 #include <set>

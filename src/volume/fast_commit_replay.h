@@ -2,7 +2,7 @@
 #pragma once
 
 #include "inode/inode_table.h"
-#include "inode/orphans.h"
+#include "inode/orphan_list.h"
 #include "journal/fast_commit.h"
 
 namespace uext4 {

@@ -3,7 +3,7 @@
 
 #include "inode/inode_table.h"
 #include "sync/thread.h"
-#include "volume/walks.h"
+#include "volume/inode_walks.h"
 
 #include <functional>
 #include <string>

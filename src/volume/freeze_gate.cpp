@@ -1,6 +1,6 @@
 #include "volume/freeze_gate.h"
 
-#include "sync/holding.h"
+#include "sync/resource_tracking.h"
 
 #include <utility>
 

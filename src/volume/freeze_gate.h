@@ -72,17 +72,18 @@ public:
         FreezeGate* gate_;
     };
 
-    // Waits until nobody is inside; InnerPass is let in still.
+    // Waits until nobody is inside; InnerEntry is let in still.
     void close(SourceLocation where = SourceLocation::current());
     void close_inner(SourceLocation where = SourceLocation::current());  // after close(): that is not, either
-    void set_frozen();                                        // after seal(): the file system is frozen
+    void set_frozen();                                                   // after seal(): the file system is frozen
     void open();
     bool is_closed() const;
     // How often who waits for something else looks whether it has closed.
     static constexpr std::chrono::milliseconds poll_interval{10};
 
-    // For who has nothing to do until something changes: waits for the next to come in, or for end_watch(). Not at all
-    // while somebody is inside, or `has_work` says so; it is asked when nobody is inside, and must not wait.
+    // For who has nothing to do until something changes: waits for the next to come in, or for
+    // stop_waiting_for_activity(). Not at all while somebody is inside, or `has_work` says so; it is asked when nobody
+    // is inside, and must not wait.
     template <class HasWork>
     void wait_for_activity(HasWork has_work) {
         MutexLock guard(lock_);

@@ -3,8 +3,8 @@
 #include "device/flush_order_device.h"
 #include "device/overlay_device.h"
 #include "sync/atomic_point.h"
-#include "volume/backup_image.h"
-#include "volume/backup_supers.h"
+#include "volume/backup_super_device.h"
+#include "volume/backup_superblocks.h"
 #include "volume/fast_commit_replay.h"
 #include "volume/journal_location.h"
 #include "volume/volume_state.h"
@@ -136,7 +136,8 @@ Result<void> Volume::State::open() {
     if (options.backup_super) {
         Result<std::shared_ptr<BackupSuperDevice>> restored = BackupSuperDevice::open(image, *options.backup_super);
         if (!restored)
-            return fail(restored.error().code, "{}: {}{}", image->name(), restored.error().what, backup_superblock_hint(image));
+            return fail(restored.error().code, "{}: {}{}", image->name(), restored.error().what,
+                        backup_superblock_hint(image));
         device = *restored;
     }
     format::SuperBlock super = TRY(find_super(device));
@@ -273,7 +274,8 @@ Result<void> Volume::State::open() {
 
 // The fast commits are replayed in memory first: a tag that lies leaves the image as the ordinary recovery left it.
 // What came of them is then one transaction of the log, which takes their place as a whole.
-Result<void> Volume::State::replay_logged_fast_commits(const format::SuperBlock& super, const std::vector<BlockRun>& runs) {
+Result<void> Volume::State::replay_logged_fast_commits(const format::SuperBlock& super,
+                                                       const std::vector<BlockRun>& runs) {
     const std::shared_ptr<BlockDevice> target = device;
     const bool read_only = options.fs.read_only;
     auto overlay = std::make_shared<OverlayDevice>(target);

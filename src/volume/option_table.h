@@ -17,8 +17,8 @@ enum class OptionTarget : std::uint8_t {
 };
 
 struct MountOption {
-    std::string_view names;      // one, or several of one meaning with blanks between; "x-*" is all that begins with x-
-    std::string_view unit;       // of what follows '='; empty: nothing may; in brackets: it may be missing
+    std::string_view names;  // one, or several of one meaning with blanks between; "x-*" is all that begins with x-
+    std::string_view unit;   // of what follows '='; empty: nothing may; in brackets: it may be missing
     std::string_view default_value;  // the value, or what is so, without the option
     std::string_view meaning;
     OptionTarget use;

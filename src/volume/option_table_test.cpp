@@ -19,7 +19,7 @@ std::string row_of_document(const MountOption& row) {
     const char* use = row.use == OptionTarget::image     ? "verbs, mount"
                       : row.use == OptionTarget::mount   ? "mount"
                       : row.use == OptionTarget::nothing ? "all; does nothing"
-                                                      : "none: an error";
+                                                         : "none: an error";
     return fmt::format("| {} | {} | {} | {} | {} |", names, row.unit, row.default_value, row.meaning, use);
 }
 

@@ -26,16 +26,17 @@ struct VolumeOptions {
     std::chrono::milliseconds commit_interval = default_commit_interval;
     // Of contents. What may be dirty and in the log, and how many inodes stay, go by it.
     std::uint64_t cache_bytes = std::uint64_t{128} << 20;
-    // cache=auto: clean contents may take more, a part of the memory that is available (pagecache/cache_budget.h).
+    // cache=auto: clean contents may take more, a part of the memory that is available
+    // (pagecache/cache_memory_limit.h).
     bool cache_grows = false;
-    bool kernel_caches = false;       // somebody else has what was read or written before, a mount's kernel
+    bool kernel_caches = false;        // somebody else has what was read or written before, a mount's kernel
     std::uint32_t folio_bytes = 4096;  // at least a block; tests take more
     ErrorPolicy errors = ErrorPolicy::from_superblock;
     std::optional<std::uint64_t> backup_super;  // sb=N, in units of 1 KiB: read-only
     std::uint64_t offset = 0;                   // bytes into the image
     bool background = true;                     // threads that write back and delete; tests switch them off
     std::string mounted_on;                     // what the superblock is to say of it; empty: as it is
-    std::vector<std::string> given_names;             // what was asked for and is honoured, in order
+    std::vector<std::string> given_names;       // what was asked for and is honoured, in order
     // Options of a mount only (option_table.h), in order.
     std::vector<std::string> ignored;
 };

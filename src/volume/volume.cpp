@@ -1,7 +1,7 @@
 // A volume that is open: sync, freeze and close.
 #include "base/seam.h"
 #include "device/flush_order_device.h"
-#include "volume/backup_supers.h"
+#include "volume/backup_superblocks.h"
 #include "volume/volume_state.h"
 
 namespace uext4 {

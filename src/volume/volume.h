@@ -58,10 +58,10 @@ public:
     // Until all is deleted that is queued now (close and freeze do it as well). Nothing may be held: the deleter may
     // wait for a thaw.
     void wait_for_deletions();
-    // For whoever answers for inodes without references to them: Deleter::ask_who_keeps().
+    // For whoever answers for inodes without references to them: InodeDeleter::set_keep_callback().
     void set_keep_callback(std::function<bool(const InodeRef&)> keeps);
     // For who met ENOSPC, with nothing held: waits for what gives space back (deletions, writeback of promised data, a
-    // commit of what was freed, discards), each for what there is of it now. `given_back`: times_space_was_given_back()
+    // commit of what was freed, discards), each for what there is of it now. `given_back`: free_count_generation()
     // before the attempt. False when there is nothing to gain by another attempt.
     bool wait_for_space(std::uint64_t given_back);
     std::uint64_t free_count_generation() const;

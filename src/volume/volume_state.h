@@ -2,10 +2,10 @@
 #pragma once
 
 #include "device/fenced_device.h"
-#include "volume/deleter.h"
-#include "volume/error_marker.h"
+#include "volume/error_recorder.h"
 #include "volume/flusher.h"
-#include "volume/multiple_mount.h"
+#include "volume/inode_deleter.h"
+#include "volume/multi_mount_protection.h"
 #include "volume/volume.h"
 
 #include <ctime>

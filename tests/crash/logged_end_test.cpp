@@ -66,7 +66,9 @@ protected:
         for (std::size_t at = 0; at < contents.size(); at += bs) is_in_it |= block_at(at) == block;
         EXPECT_TRUE(is_in_it);
     }
-    bool is_logged(std::size_t offset) { return fs->volume().fs().logged_data_blocks.has(BlockNr(block_at(offset)), 1); }
+    bool is_logged(std::size_t offset) {
+        return fs->volume().fs().logged_data_blocks.has(BlockNr(block_at(offset)), 1);
+    }
     static std::string read_all(OpenFile& from) {
         std::string got(1u << 20, '\0');
         const auto n = from.read(0, std::as_writable_bytes(std::span(got)));

@@ -22,9 +22,9 @@ std::uint64_t block_of(World& w, OpenFile& file) {
 // Where the other file goes on when that is free.
 std::uint64_t end_of_other(World& w) {
     std::uint64_t end = 0;
-    w.expect(
-        for_each_extent(w.open("/other")->inode(), 0, 1 << 24, [&](const Mapping& run) { return end = run.end(), true; }),
-        "the extents");
+    w.expect(for_each_extent(w.open("/other")->inode(), 0, 1 << 24,
+                             [&](const Mapping& run) { return end = run.end(), true; }),
+             "the extents");
     return end;
 }
 

@@ -1,4 +1,4 @@
-// Orphans are made, deleted and cut off by power; the next mount finishes what is left.
+// OrphanList are made, deleted and cut off by power; the next mount finishes what is left.
 #include "tests/explore/scenario.h"
 
 #include <fcntl.h>

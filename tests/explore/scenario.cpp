@@ -94,10 +94,10 @@ std::vector<FailingDevice::Range> World::log_ranges() {
     std::vector<FailingDevice::Range> ranges;
     auto log = expect(fs_->inode(InodeNr(8)), "the log's inode");
     expect(for_each_extent(*log, 0, log->size_hint(),
-                        [&](const Mapping& m) {
-                            ranges.push_back({m.block.value * fs_->volume().geometry().block_size, m.length});
-                            return true;
-                        }),
+                           [&](const Mapping& m) {
+                               ranges.push_back({m.block.value * fs_->volume().geometry().block_size, m.length});
+                               return true;
+                           }),
            "the log's blocks");
     return ranges;
 }

@@ -103,8 +103,9 @@ public:
     // For a device that may have failed: the unmount ends, well or with an error; then the device is well again, and
     // what it holds is mounted, which recovers it. True when nothing was said to have failed.
     bool remount_after_errors();
-    // The end where only reads may have failed: the device is well again, `judge` says what is there, `let_go` drops
-    // what the scenario holds; after the deletions all is settled and on the device, and a remount shows the same.
+    // The end where only reads may have failed: the device is well again, `judge` says what is there, `detach_files`
+    // drops what the scenario holds; after the deletions all is settled and on the device, and a remount shows the
+    // same.
     void end_after_failed_reads(const std::function<std::string()>& judge, const std::function<void()>& let_go);
     void remount() {
         unmount();

@@ -225,7 +225,8 @@ void TokenScheduler::leave_wait() {
     self()->wants = {};
 }
 
-void TokenScheduler::block(const void* resource, const char* what, const HeldResource& wanted, std::source_location where) {
+void TokenScheduler::block(const void* resource, const char* what, const HeldResource& wanted,
+                           std::source_location where) {
     enter_wait(resource, what, wanted, where);
     reschedule(false, false);
     leave_wait();
@@ -243,7 +244,9 @@ bool TokenScheduler::wait_timed(const void* resource, const char* what, const He
     return !me.timed_out;
 }
 
-void TokenScheduler::held(const HeldResource& what, std::source_location where) { held_.push_back({what, self(), where}); }
+void TokenScheduler::held(const HeldResource& what, std::source_location where) {
+    held_.push_back({what, self(), where});
+}
 
 void TokenScheduler::released(const void* address) {
     std::erase_if(held_, [&](const Held& h) { return h.what.address == address; });

@@ -52,8 +52,8 @@ public:
     bool manages_this_thread() const override;
     void point(Point kind, const void* resource, const char* what, std::source_location where) override;
     void block(const void* resource, const char* what, const HeldResource& wanted, std::source_location where) override;
-    bool wait_timed(const void* resource, const char* what, const HeldResource& wanted, std::chrono::nanoseconds timeout,
-                    std::source_location where) override;
+    bool wait_timed(const void* resource, const char* what, const HeldResource& wanted,
+                    std::chrono::nanoseconds timeout, std::source_location where) override;
     void wake(const void* resource) override;
     void wake_one(const void* resource) override;
     void held(const HeldResource& what, std::source_location where) override;
@@ -76,7 +76,7 @@ private:
         std::source_location where;
         std::optional<std::chrono::nanoseconds> deadline;
         std::vector<HeldRank> held;      // while it waits, and when it has ended
-        HeldResource wants;                  // what it waits to be given up
+        HeldResource wants;              // what it waits to be given up
         const void* about_to = nullptr;  // the lock that it is about to take
     };
     // What a thread has without a rank.

@@ -34,8 +34,8 @@ std::shared_ptr<const LoggedBlocks> LoggedBlocks::find(const std::shared_ptr<Mem
             std::uint32_t tag_at = sizeof(format::JournalHeader);
             for (const LogTag& tag : record.tags) {
                 open.blocks.push_back(place(tag.log_block));
-                images.push_back(
-                    {tag.block.value, place(tag.log_block), place(record.log_block), tag_at, out->transactions_.size()});
+                images.push_back({tag.block.value, place(tag.log_block), place(record.log_block), tag_at,
+                                  out->transactions_.size()});
                 tag_at += out->layout_.tag_bytes() + (tag.flags & j::tag_same_uuid ? 0 : 16);
             }
         }

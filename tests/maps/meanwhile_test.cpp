@@ -4,7 +4,7 @@
 #include "met_signal.h"
 
 #include "api/file_system.h"
-#include "mmap/address_space.h"
+#include "mmap/proc_maps.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

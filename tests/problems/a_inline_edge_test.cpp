@@ -113,13 +113,13 @@ protected:
     void reclaim_inside(OpenFile& file) {
         Inode& inode = file.inode();
         fine(fs->maps().with_inode_lock_shared(inode,
-                                [&]() -> Result<void> {
-                                    const std::uint64_t before = inode.pages().cached_folios();
-                                    inode.pages().cache().reclaim();
-                                    if (inode.is_inline() && inode.pages().cached_folios() < before)
-                                        ++reclaimed_inside_;
-                                    return {};
-                                }),
+                                               [&]() -> Result<void> {
+                                                   const std::uint64_t before = inode.pages().cached_folios();
+                                                   inode.pages().cache().reclaim();
+                                                   if (inode.is_inline() && inode.pages().cached_folios() < before)
+                                                       ++reclaimed_inside_;
+                                                   return {};
+                                               }),
              "reclaim with Inode held");
     }
     void step(std::mt19937& random);

@@ -67,7 +67,7 @@ protected:
         if (!memory) memory = map(*file, size);
         // Of what is mixed there is no one place.
         constexpr BlockState places[] = {BlockState::hole,   BlockState::delayed, BlockState::unwritten,
-                                    BlockState::mapped, BlockState::hole,     BlockState::inline_data};
+                                         BlockState::mapped, BlockState::hole,    BlockState::inline_data};
         const BlockState place = places[static_cast<int>(kind)];
         EXPECT_TRUE(lives_in(*file, place == BlockState::delayed && journaled() ? BlockState::mapped : place))
             << block_state_name(place);

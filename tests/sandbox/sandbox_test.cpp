@@ -26,14 +26,16 @@ TEST_F(Sandbox, EveryWayOutIsShut) {
 #ifdef UEXT4_NO_THREADS_IN_A_SANDBOX
     GTEST_SKIP() << "the address sanitizer's threads cannot be started in a sandbox";
 #endif
-    for (const auto& [threads_first, reach] : {std::pair(false, SandboxProfile::image), std::pair(true, SandboxProfile::image),
-                                               std::pair(false, SandboxProfile::server), std::pair(true, SandboxProfile::server)}) {
+    for (const auto& [threads_first, reach] :
+         {std::pair(false, SandboxProfile::image), std::pair(true, SandboxProfile::image),
+          std::pair(false, SandboxProfile::server), std::pair(true, SandboxProfile::server)}) {
         in_child([&]() -> std::vector<std::string> {
             std::vector<std::string> open_ways;
             std::atomic<bool> go{false};
             std::atomic<bool> bare{false};
             auto hostile = [&] {
-                if (threads_first && !drop_capabilities_except({})) open_ways.emplace_back("capabilities cannot be given up");
+                if (threads_first && !drop_capabilities_except({}))
+                    open_ways.emplace_back("capabilities cannot be given up");
                 bare.store(true);
                 while (!go.load()) std::this_thread::yield();
                 for (const Way& way : ways_out()) {
