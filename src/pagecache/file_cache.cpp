@@ -68,7 +68,7 @@ void FileCache::update_lost_blocks(Folio& folio, BlockMask writing) {
 // tree_lock held.
 Result<Folio*> FileCache::add_folio(std::uint64_t index) {
     Folio* made = nullptr;
-    TRY(add_folios(index, {&made, 1}));
+    (void)TRY(add_folios(index, {&made, 1}));  // one, or an error
     return made;
 }
 
