@@ -97,10 +97,10 @@ Result<void> FileMaps::sync(Inode& inode) {
 }
 
 Result<void> FileMaps::run_with_stores_stopped(Inode& inode, const std::function<Result<void>()>& change) {
-    return run_with_stores_stopped(inode, change);
+    return run_with_file_stores_stopped(inode, change);
 }
 
-void FileMaps::write_protect_all(Inode& inode) { write_protect_all(inode); }
+void FileMaps::write_protect_all(Inode& inode) { write_protect_mapped_pages(inode); }
 
 Result<void> FileMaps::with_inode_lock_shared(Inode& inode, const std::function<Result<void>()>& look) {
     WriteLock guard(inode.rw);

@@ -151,7 +151,7 @@ Result<InodeRef> FileSystem::find(Inode& directory, std::string_view name, const
     return volume_->names().find(directory, name, check ? &who : nullptr);
 }
 
-std::uint64_t FileSystem::unreserved_dirty_bytes(Inode& inode) { return uext4::unreserved_dirty_bytes(inode); }
+std::uint64_t FileSystem::unreserved_dirty_bytes(Inode& inode) { return uext4::inode_unreserved_dirty_bytes(inode); }
 
 Result<struct stat> FileSystem::attributes(Inode& inode) {
     struct stat out{};
@@ -171,7 +171,7 @@ Result<void> FileSystem::set_attributes(Inode& inode, const AttributeChange& cha
     if (UEXT4_SEAM(setattr_waits_for_thaw)) pass.emplace(maps_);
     {
         WriteLock guard(inode.rw);
-        TRY(set_attributes(inode, change, who, check));
+        TRY(apply_attribute_change(inode, change, who, check));
     }
     return finish_call(inode);
 }
@@ -180,7 +180,7 @@ Result<void> FileSystem::remove_suid(Inode& inode, const Credentials& who) {
     TRY(check_writable());
     ChangeGuard pass(maps_);
     WriteLock guard(inode.rw);
-    return uext4::remove_suid(inode, who);
+    return uext4::file_remove_privs(inode, who);
 }
 
 Result<void> FileSystem::truncate(Inode& inode, std::uint64_t size, const Credentials& who, bool check) {

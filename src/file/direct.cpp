@@ -434,7 +434,7 @@ Result<std::size_t> write_direct(Inode& inode, std::uint64_t offset, ConstBytes 
     if (offset >= limit) return fail(EFBIG, "inode {}: offset {} is beyond {} bytes", inode.number(), offset, limit);
     in = in.first(std::min<std::uint64_t>(in.size(), limit - offset));
     if (in.empty()) return std::size_t{0};
-    if (request.credentials) TRY(remove_suid(inode, *request.credentials));
+    if (request.credentials) TRY(file_remove_privs(inode, *request.credentials));
     if (!inode.journals_data() && !inode.is_inline() && offset % bs == 0 && in.size() % bs == 0) {
         DirectProgress progress{offset};
         Result<std::size_t> written = write_direct_blocks(inode, offset, in, request, progress);

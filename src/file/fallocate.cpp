@@ -263,7 +263,7 @@ Result<void> fallocate_file(Inode& inode, int mode, std::uint64_t offset, std::u
         return fail(EFBIG, "inode {}: {} bytes at {}, at most {}", inode.number(), length, offset, limit);
     WriteLock guard(inode.rw);
     // As in the kernel: also when the range is refused.
-    if (who) TRY(remove_suid(inode, *who));
+    if (who) TRY(file_remove_privs(inode, *who));
     if (!keep_times) touch_later(inode);
     if (!inode.will_use_extents() && operation != FALLOC_FL_PUNCH_HOLE)
         return fail(EOPNOTSUPP, "inode {} has no extents", inode.number());

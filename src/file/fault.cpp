@@ -149,7 +149,7 @@ Result<void> handle_fault(const Fault& fault, const FaultInstall& install) {
     return serve_load(inode, index, install);
 }
 
-Result<void> run_with_stores_stopped(Inode& inode, const std::function<Result<void>()>& change) {
+Result<void> run_with_file_stores_stopped(Inode& inode, const std::function<Result<void>()>& change) {
     WriteLock invalidate(inode.pages().invalidate);
     // Also where errors=remount-ro has ended changes: what was written before that is written still.
     if (!inode.fs().options.read_only && !inode.fs().journal.is_aborted()) {
@@ -174,7 +174,7 @@ Result<void> write_protect_file(Inode& inode) {
     return {};
 }
 
-void write_protect_all(Inode& inode) {
+void write_protect_mapped_pages(Inode& inode) {
     FileCache& pages = inode.pages();
     WriteLock invalidate(pages.invalidate);
     // Not all of the map at once: the kernel makes page tables for it.

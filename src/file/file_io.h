@@ -69,7 +69,7 @@ struct Written {
 Result<void> check_write_allowed(const Inode& inode, const WriteRequest& request);  // EPERM
 Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 // Bytes that WriteRequest::may_exceed_space may take of this file now, more or less. Inode is not held.
-std::uint64_t unreserved_dirty_bytes(Inode& inode);
+std::uint64_t inode_unreserved_dirty_bytes(Inode& inode);
 // With Inode exclusive held. Used by copies, too.
 Result<std::size_t> write_cached(Inode& inode, std::uint64_t offset, ConstBytes in, const WriteRequest& request);
 // Whoever makes the data no longer fit in the inode calls this first (Inode exclusive): block 0 becomes Reserved.

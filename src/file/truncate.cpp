@@ -254,7 +254,7 @@ Result<void> truncate_file(Inode& inode, std::uint64_t size, OrphanList& orphans
     WriteLock guard(inode.rw);
     if (size > max_file_size(inode))
         return fail(EFBIG, "inode {}: {} bytes, at most {}", inode.number(), size, max_file_size(inode));
-    if (who) TRY(remove_suid(inode, *who));
+    if (who) TRY(file_remove_privs(inode, *who));
     const std::uint64_t old = inode.size_hint();
     if (size < old || (size == old && TRY(has_blocks_behind(inode, size)))) {
         TRY(shrink(inode, size, orphans));

@@ -159,7 +159,7 @@ Result<std::size_t> write_run(Inode& inode, std::uint64_t index, ConstBytes in, 
 
 }  // namespace
 
-std::uint64_t unreserved_dirty_bytes(Inode& inode) {
+std::uint64_t inode_unreserved_dirty_bytes(Inode& inode) {
     if (inode.journals_data()) return 0;
     if (const std::uint64_t room = room_beyond(inode.pages())) return room;
     (void)write_back(inode);  // what has space does not count
@@ -311,7 +311,7 @@ Result<Written> write_file(Inode& inode, std::uint64_t offset, ConstBytes in, co
             return fail(grows.error());
         }
     }
-    if (request.credentials) TRY(remove_suid(inode, *request.credentials));
+    if (request.credentials) TRY(file_remove_privs(inode, *request.credentials));
     const std::uint64_t bs = inode.fs().block_size();
     std::size_t around = 0;
     // Where a commit would be waited for, the cache has it until a sync needs that one.

@@ -65,7 +65,7 @@ Result<void> may_change(Inode& inode, const AttributeChange& c, const Credential
 
 }  // namespace
 
-Result<void> set_attributes(Inode& inode, const AttributeChange& c, const Credentials& who, bool check) {
+Result<void> apply_attribute_change(Inode& inode, const AttributeChange& c, const Credentials& who, bool check) {
     namespace f = format::inode_flag;
     // Both times together, as touch does: one of them alone is a change like any other.
     const bool both_now = c.atime && c.atime_now && c.mtime && c.mtime_now;
@@ -123,7 +123,7 @@ Result<void> set_attributes(Inode& inode, const AttributeChange& c, const Creden
     return {};
 }
 
-Result<void> remove_suid(Inode& inode, const Credentials& who) {
+Result<void> file_remove_privs(Inode& inode, const Credentials& who) {
     if (!inode.is_regular() || inode.nosec.load(std::memory_order_relaxed)) return {};
     const std::uint16_t mode = inode.mode();
     // Without the group's right to execute the bit once meant mandatory locks; the group may keep it.

@@ -21,9 +21,9 @@ struct AttributeChange {
 format::Timestamp current_time();                     // of the clock
 format::Timestamp current_time(const FsContext& fs);  // of stamps: the clock's, or the option's fixed time
 // EPERM, EACCES by POSIX's and Linux's rules when `check`; set-id bits go as they must in any case.
-Result<void> set_attributes(Inode& inode, const AttributeChange& change, const Credentials& who, bool check);
+Result<void> apply_attribute_change(Inode& inode, const AttributeChange& change, const Credentials& who, bool check);
 // A write by somebody without CAP_FSETID takes the set-id bits (and security.capability).
-Result<void> remove_suid(Inode& inode, const Credentials& who);
+Result<void> file_remove_privs(Inode& inode, const Credentials& who);
 
 // As FS_IOC_GETFLAGS and FS_IOC_SETFLAGS show them.
 std::uint32_t get_user_flags(const Inode& inode);

@@ -165,7 +165,7 @@ public:
     std::atomic<std::uint32_t> open_files{0};
     std::atomic<bool> deleted{false};     // its number was freed; operations answer ESTALE
     std::atomic<bool> is_tmpfile{false};  // made without a name (O_TMPFILE): may be linked
-    // A write has nothing to take away: no set-id bits, no security.capability (remove_suid() found none).
+    // A write has nothing to take away: no set-id bits, no security.capability (file_remove_privs() found none).
     // Cleared by whoever may bring them.
     std::atomic<bool> nosec{false};
     ReadaheadState readahead;

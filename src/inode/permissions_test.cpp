@@ -20,7 +20,7 @@ protected:
     int may(Inode& inode, const Credentials& who, int mask) { return code_of(check_access(inode, who, mask)); }
     int change(Inode& inode, const AttributeChange& c, const Credentials& who) {
         WriteLock lock(inode.rw);
-        return code_of(set_attributes(inode, c, who, true));
+        return code_of(apply_attribute_change(inode, c, who, true));
     }
     int flags(Inode& inode, std::uint32_t wanted, const Credentials& who) {
         WriteLock lock(inode.rw);
@@ -28,7 +28,7 @@ protected:
     }
     void privileges_go(Inode& inode, const Credentials& who) {
         WriteLock lock(inode.rw);
-        expect_ok(remove_suid(inode, who));
+        expect_ok(file_remove_privs(inode, who));
     }
     void acl(Inode& inode, AclKind kind, const Acl& entries, const Credentials* who = nullptr) {
         WriteLock lock(inode.rw);
