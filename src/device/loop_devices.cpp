@@ -72,20 +72,20 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
 }
 
 // Where bytes lie: in a file, or on a whole device.
-struct BlockState {
+struct Location {
     bool on_device;
     dev_t device;  // that the bytes are of, or that the file lies on
     ino_t file;
     ByteRange part;
 
-    bool same_holder_as(const BlockState& other) const {
+    bool same_holder_as(const Location& other) const {
         return on_device == other.on_device && device == other.device && (on_device || file == other.file);
     }
 };
 
-BlockState place_of(const struct stat& info, const ByteRange& part) {
+Location place_of(const struct stat& info, const ByteRange& part) {
     if (!S_ISBLK(info.st_mode)) return {false, info.st_dev, info.st_ino, part};
-    BlockState place{true, info.st_rdev, 0, part};
+    Location place{true, info.st_rdev, 0, part};
     const fs::path folder = folder_of(info.st_rdev);
     if (!is_partition(folder)) return place;
     const std::uint64_t size = sectors_in(folder / "size");
@@ -129,7 +129,7 @@ std::optional<Loop> loop_in(const fs::path& folder) {
 }
 
 // The driver remembers what it shows; the path may be of another name space, or of something else by now.
-std::optional<BlockState> place_behind(int device, const ByteRange& part) {
+std::optional<Location> place_behind(int device, const ByteRange& part) {
     loop_info64 status{};
     if (device < 0 || ioctl(device, LOOP_GET_STATUS64, &status) != 0) return std::nullopt;
     struct stat info{};
@@ -140,28 +140,28 @@ std::optional<BlockState> place_behind(int device, const ByteRange& part) {
     return place_of(info, part);
 }
 
-std::optional<BlockState> place_behind(const Loop& loop, const ByteRange& part) {
+std::optional<Location> place_behind(const Loop& loop, const ByteRange& part) {
     const int device = open(loop.node.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    const std::optional<BlockState> behind = place_behind(device, part);
+    const std::optional<Location> behind = place_behind(device, part);
     if (device >= 0) close(device);
     return behind;
 }
 
 // Which bytes of what holds the place's the loop device shows; nothing if it shows something else.
-std::optional<ByteRange> shown_of(const Loop& loop, const BlockState& place) {
+std::optional<ByteRange> shown_of(const Loop& loop, const Location& place) {
     if (struct stat info{}; stat(loop.backing.c_str(), &info) == 0)
-        if (const BlockState named = place_of(info, loop.shown); named.same_holder_as(place)) return named.part;
-    const std::optional<BlockState> behind = place_behind(loop, loop.shown);
+        if (const Location named = place_of(info, loop.shown); named.same_holder_as(place)) return named.part;
+    const std::optional<Location> behind = place_behind(loop, loop.shown);
     return behind && behind->same_holder_as(place) ? std::optional(behind->part) : std::nullopt;
 }
 
 // What the place's bytes are bytes of, as far as loop devices tell. `fd` is the device that was asked for.
-BlockState bottom_of(int fd, BlockState place) {
+Location bottom_of(int fd, Location place) {
     for (int floor = 0; place.on_device && floor < max_loop_depth; ++floor) {
         const std::optional<Loop> loop = loop_in(folder_of(place.device));
         if (!loop) break;
         const ByteRange part = moved_down(place.part, loop->shown);
-        std::optional<BlockState> behind = place_behind(*loop, part);
+        std::optional<Location> behind = place_behind(*loop, part);
         // Its node may be missing here.
         if (!behind && floor == 0) behind = place_behind(fd, part);
         if (struct stat info{}; !behind && stat(loop->backing.c_str(), &info) == 0) behind = place_of(info, part);
@@ -171,7 +171,7 @@ BlockState bottom_of(int fd, BlockState place) {
     return place;
 }
 
-void add_device(const BlockState& place, std::vector<DeviceView>& shown) {
+void add_device(const Location& place, std::vector<DeviceView>& shown) {
     const fs::path folder = folder_of(place.device);
     const std::size_t whole = shown.size();
     shown.push_back({place.device, node_of(folder, place.device), place.device});
@@ -184,7 +184,7 @@ void add_device(const BlockState& place, std::vector<DeviceView>& shown) {
     }
 }
 
-void climb(const BlockState& place, const std::vector<Loop>& loops, int floor, std::vector<DeviceView>& shown) {
+void climb(const Location& place, const std::vector<Loop>& loops, int floor, std::vector<DeviceView>& shown) {
     if (place.on_device) add_device(place, shown);
     if (floor == max_loop_depth) return;
     for (const Loop& loop : loops) {
@@ -202,7 +202,7 @@ std::vector<DeviceView> find_device_views(int fd, const ByteRange& part) {
     std::vector<Loop> loops;
     for (const fs::path& entry : entries_of("/sys/block"))
         if (auto loop = loop_in(entry)) loops.push_back(std::move(*loop));
-    const BlockState place = place_of(info, part);
+    const Location place = place_of(info, part);
     std::vector<DeviceView> shown;
     climb(bottom_of(fd, place), loops, 0, shown);
     for (DeviceView& s : shown) {
@@ -216,7 +216,7 @@ int open_loop_backing_file(int fd, bool writable, ByteRange& part) {
     struct stat info{};
     loop_info64 status{};
     if (fstat(fd, &info) != 0 || !S_ISBLK(info.st_mode) || ioctl(fd, LOOP_GET_STATUS64, &status) != 0) return -1;
-    const BlockState place = place_of(info, part);
+    const Location place = place_of(info, part);
     const std::string path = read_line(folder_of(place.device) / "loop" / "backing_file");
     part = moved_down(place.part, {status.lo_offset, status.lo_sizelimit});
     const int file = open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);

@@ -93,7 +93,7 @@ std::source_location taken_at(const void* address, std::source_location otherwis
 void check_wait(Rank rank, const void* address, const char* name, std::source_location where);
 #else
 inline void check_rank(Rank, const void*, const char*, std::uint64_t, std::source_location) {}
-inline void push_rank(Rank, const Holdable&, std::uint64_t, bool, std::source_location) {}
+inline void push_rank(Rank, const HeldResource&, std::uint64_t, bool, std::source_location) {}
 inline std::uint64_t pop_rank(Rank, const void*) { return 0; }
 inline std::source_location taken_at(const void*, std::source_location otherwise = std::source_location::current()) {
     return otherwise;
@@ -110,8 +110,8 @@ public:
     RankSuspension();
     ~RankSuspension();
 #else
-    RanksApart() {}
-    ~RanksApart() {}
+    RankSuspension() {}
+    ~RankSuspension() {}
 #endif
     RankSuspension(const RankSuspension&) = delete;
     RankSuspension& operator=(const RankSuspension&) = delete;

@@ -25,8 +25,8 @@ inline void note_released(const void* address) {
 
 #else
 
-inline void note_held(const Holdable&, std::source_location) {}
-inline void note_given_up(const void*) {}
+inline void note_held(const HeldResource&, std::source_location) {}
+inline void note_released(const void*) {}
 
 #endif
 
