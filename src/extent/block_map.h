@@ -60,9 +60,9 @@ public:
     // What lies at `from`: a run of at most `max` blocks all mapped contiguously and alike, or all hole (its length is
     // exact up to the next mapped block, or to max).
     Result<MappedRun> lookup(LogicalBlock from, std::uint64_t max);
-    // Names run.physical.. as the place of run.logical.. ; every block of it must be a hole. Tree blocks are paid from
-    // `paid`, when given, else from free space. Adds data blocks (and tree blocks) to i_blocks unless `already_counted`
-    // (bigalloc: a block in a cluster that is in use already).
+    // Maps run.logical.. to run.physical.. ; every block of it must be a hole. Tree blocks come from the reservation
+    // `paid` when it is given, else from free space. Adds `blocks_to_count` data blocks, and the tree blocks, to
+    // i_blocks; with bigalloc, a block in a cluster that is in use already does not count.
     Result<void> insert(Handle& handle, const MappedRun& run, DelallocReservation* paid, std::uint64_t blocks_to_count);
     // Unwritten <-> written for a range that is mapped throughout; splits and merges extents.
     Result<void> set_unwritten(Handle& handle, LogicalBlock from, std::uint64_t count, bool unwritten,
