@@ -207,26 +207,16 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
 
 namespace {
 
-// The system is asked for some at a time: a call costs more than the rest of a small creation's inode.
-std::uint32_t random_word() {
-    static constexpr std::size_t at_once = 64;
-    thread_local std::array<std::uint32_t, at_once> words;
-    thread_local std::size_t left = 0;
-    if (left == 0) {
-        if (::getrandom(words.data(), sizeof words, GRND_NONBLOCK) != sizeof words)
-            return static_cast<std::uint32_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-        left = at_once;
-    }
-    return words[--left];
-}
-
 std::uint32_t new_generation(const FsContext& fs, InodeNr number) {
     if (fs.options.fixed_time) {
         std::uint32_t crc = ~0u;
         for (const std::uint32_t word : fs.geometry.hash_seed) crc = format::crc32c_le<std::uint32_t>(crc, word);
         return format::crc32c_le<std::uint64_t>(crc, number.value);
     }
-    return random_word();
+    std::uint32_t generation = 0;
+    if (::getrandom(&generation, sizeof generation, GRND_NONBLOCK) != sizeof generation)
+        generation = static_cast<std::uint32_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+    return generation;
 }
 
 }  // namespace
