@@ -21,8 +21,8 @@ public:
     // The one that lives, if it is of that image; or null.
     static ShellMount* of(const std::string& image);
     bool serves(const CommonOptions& options) const;
-    // Ends the verb where it cannot be opened; throws NeedsWritableMount. A reader sees what was changed as if the
-    // image had been opened anew: nothing waits for its blocks, and removed files have given theirs back.
+    // Ends the verb where it cannot be opened; throws NeedsWritableMount. A reader sees the same as
+    // after a new mount: no block is delayed, and the blocks of removed files are free.
     FileSystem& open(bool changes);
     // What was changed so far is durable. Ends the verb when that fails.
     void settle();

@@ -36,7 +36,7 @@ int open_contents(const std::string& path, bool follow);
 // The file stays open, for its attributes, until another one is asked for, or until now.
 void release_contents();
 
-// Of trees only (HostFiles::trees). As mkdir(2), symlink(2), mknod(2), link(2), unlink(2); for their owner alone.
+// Of trees only (HostFiles::whole_trees). As mkdir(2), symlink(2), mknod(2), link(2), unlink(2); for their owner alone.
 int make_folder(const std::string& path);
 int make_symlink(const std::string& text, const std::string& path);
 int make_node(const std::string& path, mode_t kind, dev_t device);

@@ -193,7 +193,7 @@ TEST(AllocDamage, FreeRefusesWhatIsFreeOrOutside) {
     space.judge();
 }
 
-// A4: a claim never fails later, whatever else goes on.
+// A4: a reservation never fails later, whatever else goes on.
 TEST(AllocThreads, AClaimHoldsWhileFreeSpaceIsTrimmed) {
     TestSpace space("-t ext4 -b 1024", "32M");
     std::atomic<bool> stop{false};

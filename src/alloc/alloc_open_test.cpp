@@ -105,7 +105,7 @@ TEST(AllocOpen, LastDescriptorBlockIsTheFileSystems) {
     EXPECT_TRUE(space.allocator->is_system_block(last - 1));
 }
 
-// A claim never fails later (A4), not even while free space is being discarded.
+// A reservation never fails later (A4), not even while free space is being discarded.
 TEST(AllocOpen, ClaimsHoldDuringDiscard) {
     TestSpace space("-t ext4 -b 4096", "64M");
     bool tried = false, granted = true;

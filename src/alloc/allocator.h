@@ -1,13 +1,13 @@
-// Space: block groups, bitmaps, reservations, grants, inode allocation.
+// Space: block groups, bitmaps, reservations, allocations, inode allocation.
 //
-// A cluster is free, granted (in memory only), in use (bit set on disk), or freed by a transaction that is not durable.
-// Only free ones are handed out. A file system without bigalloc has clusters of one block.
+// A cluster is free, allocated (in memory only), in use (bit set on disk), or freed by a transaction that is not
+// durable. Only free ones are handed out. A file system without bigalloc has clusters of one block.
 //
 // Invariants
-//   A1  A grant touches no disk structure; dropping it gives its clusters back.
-//   A2  publish() sets the bits in the same handle in which the caller names the blocks.
+//   A1  An allocation touches no disk structure; dropping it gives its clusters back.
+//   A2  mark_used() sets the bits in the same handle in which the caller names the blocks.
 //   A3  A freed cluster is handed out again only when the freeing transaction is durable.
-//   A4  claimed + granted + avoided + in use + pending <= all clusters; a claim never fails later.
+//   A4  reserved + allocated + avoided + in use + pending <= all clusters; a reservation never fails later.
 #pragma once
 
 #include "base/numbers.h"
@@ -41,7 +41,7 @@ public:
     std::uint64_t clusters() const { return clusters_; }
     void release();                      // gives all back
     void release_part(std::uint64_t n);  // gives n back
-    void consume(std::uint64_t n);       // n were used by a grant or an allocation: no longer this claim's
+    void consume(std::uint64_t n);       // n were allocated: no longer this reservation's
     void merge(DelallocReservation&& other);
 
 private:
@@ -68,7 +68,7 @@ public:
     BlockNr first() const { return first_; }
     std::uint64_t count() const { return count_; }  // blocks
     explicit operator bool() const { return count_ != 0; }
-    Allocation split_front(std::uint64_t blocks);  // the first `blocks` (whole clusters) as a grant of their own
+    Allocation split_front(std::uint64_t blocks);  // the first `blocks` (whole clusters) as an allocation of their own
     void release();
 
 private:
@@ -101,15 +101,16 @@ public:
     Result<DelallocReservation> reserve(std::uint64_t clusters, bool privileged);
 
     // ---- blocks; none of these waits for a commit. Takes Group locks.
-    // Up to `want` contiguous blocks near `goal`, at least one cluster; paid from `paid` (a claim) when given, else
-    // from free space as by claim(1..). ENOSPC only when nothing at all is free. Blocks are whole clusters: first() is
-    // cluster-aligned and count() is rounded up to clusters. `owner`: the number of a file that grows here; what lies
-    // behind its grant is kept for it while there is other space, so that files written side by side do not interleave.
+    // Up to `want` contiguous blocks near `goal`, at least one cluster; from the reservation `paid` when given, else
+    // from free space as by reserve(1..). ENOSPC only when nothing at all is free. Blocks are whole clusters: first()
+    // is cluster-aligned and count() is rounded up to clusters. `owner`: the number of a file that grows here; what
+    // lies behind its allocation is kept for it while there is other space, so that files written side by side do not
+    // interleave.
     Result<Allocation> allocate(BlockNr goal, std::uint64_t want, DelallocReservation* paid, bool privileged,
                                 InodeNr owner = InodeNr());
-    // Marks the first `blocks` blocks' clusters used; the grant is empty afterwards. Credits: mark_used_credits().
+    // Marks the first `blocks` blocks' clusters used; the allocation is empty afterwards. Credits: mark_used_credits().
     Result<void> mark_used(Handle& handle, Allocation& grant);
-    // What this handle has published is a grant again, as nothing names it: the inverse, which reads nothing.
+    // What this handle has marked used is an allocation again, as nothing maps it: the inverse, which reads nothing.
     Result<Allocation> unmark_used(Handle& handle, BlockNr first, std::uint64_t count);
     // One block (one cluster) for metadata, marked used at once.
     Result<BlockNr> allocate_metadata(Handle& handle, BlockNr goal, DelallocReservation* paid, bool privileged);
@@ -121,7 +122,7 @@ public:
     enum class Reuse { normal, avoid };
     Result<std::shared_ptr<const void>> free_when_unused(Handle& handle, BlockNr block, Reuse then);
     // For who replays what others allocated: the first free run of clusters within these blocks, which begin with one;
-    // no grant when none is free.
+    // no allocation when none is free.
     Result<Allocation> allocate_within(BlockNr first, std::uint64_t count);
     // What freeing these blocks reads, for as long as it is held; what is wrong with them is told when they are freed.
     Result<std::vector<BufferRef>> pin_blocks_for_free(BlockNr first, std::uint64_t count);

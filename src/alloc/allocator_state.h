@@ -21,11 +21,11 @@ inline constexpr std::uint64_t max_bitmap_memory = 8u << 20;  // of bitmaps that
 
 // A group's bitmap with what is only in memory on top. Guarded by the group's lock.
 struct ClusterBitmap {
-    std::vector<std::uint64_t> bits;  // in use on disk, granted, avoided, pending or being discarded
+    std::vector<std::uint64_t> bits;  // in use on disk, allocated, avoided, pending or being discarded
     std::uint32_t free = 0;           // clear bits
     std::uint32_t first_free = 0;     // no clear bit below it
     std::uint32_t memory_only = 0;    // set here and clear on disk: without any, the disk's bitmap tells it all
-    FreeRunIndex runs;                // of clear bits; only of maps of blocks, which are changed by take() and put()
+    FreeRunIndex runs;  // of clear bits; only of maps of blocks, which are changed by mark_used() and mark_free()
     bool test(std::uint32_t i) const { return bits[i / 64] >> (i % 64) & 1; }
     void set(std::uint32_t i) { bits[i / 64] |= std::uint64_t{1} << (i % 64); }
     void clear(std::uint32_t i) { bits[i / 64] &= ~(std::uint64_t{1} << (i % 64)); }
@@ -55,7 +55,7 @@ struct Group {
     std::unique_ptr<ClusterBitmap> inodes;
     std::vector<PreallocationWindow> windows;     // of files that grow here, oldest first
     bool bad_blocks = false, bad_inodes = false;  // damaged: not used for allocation
-    bool recently_used = false;                   // its maps were wanted since somebody looked for memory
+    bool recently_used = false;                   // used since the last scan for bitmaps to drop
     bool in_bitmap_list = false;                  // among those with maps; guarded by the table's lock
 };
 
@@ -101,7 +101,7 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::atomic<bool> counts_summed{false};
     Mutex sum_lock{Rank::Group, "Allocator::add_up", geometry.group_count};
 
-    // Clusters. free_on_disk: clear bits on disk; available: what a claim or a grant may still take.
+    // Clusters. free_on_disk: clear bits on disk; available: what a reservation or an allocation may still take.
     std::atomic<std::int64_t> free_on_disk{0}, available{0}, allocated{0}, delalloc_reserved{0}, free_inodes{0};
     // Freed, and not grantable yet: clusters, inodes. Blocks and numbers of what is being deleted. How often space came
     // back.

@@ -65,7 +65,7 @@ public:
     // The same for a file that has no block, and nothing in its inode, so that whatever is written next needs one:
     // ENOSPC when what is left is too little to promise it. Waits for space that is on its way back.
     Result<void> check_can_start_writing();
-    std::uint64_t available_blocks() const;  // free ones, for whoever opened the file
+    std::uint64_t available_blocks() const;  // free blocks that the opener of this file may use
     // Whether the next read has a new access time to note, so that a cache above must let it through.
     bool needs_atime_update() const;
 

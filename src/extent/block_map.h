@@ -71,7 +71,8 @@ public:
     Result<MappedRun> find_extent(LogicalBlock at);
     // Swaps the block behind one mapped logical block (the last one, cut or grown; a failed write); returns the old.
     Result<BlockNr> replace_block(Handle& handle, LogicalBlock at, BlockNr with, DelallocReservation* paid);
-    // The nodes that lead to it. While they are held, replace() reads the map no more, but where it needs a new node.
+    // The nodes that lead to it. While they are held, replace_block() reads the map no more, but where it needs a new
+    // node.
     Result<std::vector<BufferRef>> pin_for_replace(LogicalBlock at);
     // Unmaps [from, to) from the END backwards and frees the blocks (data clusters only when no other block of the
     // logical cluster is mapped and `keeps_cluster` does not claim it). Stops early, with a valid tree, when the handle
@@ -94,7 +95,7 @@ public:
     // Credits for one insert of any length, one set_unwritten, one replace; enough for a step of remove and shift too,
     // so that a caller who restarts with as many gets on.
     unsigned credits() const;
-    // Worst-case number of tree blocks that inserting `runs` separate runs may need: what a claim must cover.
+    // Worst-case number of tree blocks that inserting `runs` separate runs may need: what a reservation must cover.
     static std::uint64_t tree_blocks_for(std::uint64_t runs, std::uint32_t block_size, bool extents);
     // The first logical block past what the format can map.
     LogicalBlock max_block() const;

@@ -7,7 +7,8 @@ namespace uext4 {
 
 using format::ExtentLeaf;
 
-// Frees what lay at [from, to), unmapped by now: whole clusters, except those another block or a pending grant uses.
+// Frees what lay at [from, to), unmapped by now: whole clusters, except those another block or a pending allocation
+// uses.
 Result<void> ExtentTree::free_run(Handle& handle, std::uint64_t from, std::uint64_t to, BlockNr physical,
                                   const ClusterEdges& may_free) {
     if (ratio() == 1) return blocks_.free_data(handle, physical, to - from);

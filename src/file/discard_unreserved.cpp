@@ -1,4 +1,4 @@
-// What was taken beyond the space that there is (WriteRequest::may_exceed_space), and never found any.
+// Dirty data that a write took without a reservation (WriteRequest::may_exceed_space), and for which no space came.
 #include "file/file_io.h"
 
 #include <algorithm>

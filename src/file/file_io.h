@@ -17,7 +17,7 @@ namespace uext4 {
 struct WriteRequest {
     bool append = false;  // at the end of the file; the offset is ignored
     bool direct = false;
-    bool bypasses_cache = false;    // somebody else caches the file: what is large or in its place is not kept here
+    bool bypasses_cache = false;    // the kernel caches the file: large writes and overwrites are not cached here
     bool may_use_reserve = false;   // blocks reserved for root
     bool may_exceed_space = false;  // what finds no space is taken, within bounds, and has none until there is some
     bool keep_times = false;        // the caller owns the times (a mount's writeback cache)

@@ -8,9 +8,9 @@
 
 namespace uext4 {
 
-// New folios from `index` on that are filled: as many of `most` (or LockedFolioRange::most) as are not there, in as few
-// requests as possible. None where there is one at `index`, or where it was read with an error: then fill_folio() has
-// it. Of those behind the first that cannot be filled `filled` counts none.
+// New folios from `index` on that are filled: as many of `most` (or LockedFolioRange::max_folios) as are not there, in
+// as few requests as possible. None where there is one at `index`, or where it was read with an error: then
+// fill_folio() has it. Of those behind the first that cannot be filled `filled` counts none.
 struct FilledRange {
     LockedFolioRange run;
     std::size_t filled = 0;

@@ -48,7 +48,7 @@ Result<void> finish_out_of_place_write(Handle& handle, Inode& inode, OutOfPlaceW
     if (freed)
         if (Result<void> forgotten = inode.revoke_data(handle, *old, 1); !forgotten) freed = fail(forgotten.error());
     if (!freed) {
-        fs.journal.abort(freed.error());  // the transaction would leave a block that nobody has
+        fs.journal.abort(freed.error());  // else the transaction would leave a used block without an owner
         return fail(freed.error());
     }
     inode.extent_status().defer_free(std::move(*freed));

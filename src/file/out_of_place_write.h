@@ -17,9 +17,9 @@ struct OutOfPlaceWrite {
     std::vector<BufferRef> pinned;         // what the swap reads
 };
 
-// Of the block of the file that lies in `old`, to one near `goal`; `grows`: the file goes on behind it, and keeps room
-// there. Nothing where there is none (no space, clusters of several blocks), or where `old` cannot be freed. map_lock
-// is not held, and nobody else moves the block meanwhile.
+// Allocates a block near `goal` for the contents of `old`, block `at` of the file. `grows`: the file continues behind
+// it, and keeps room there. Returns nothing if there is no space, if a cluster has several blocks, or if `old` cannot
+// be freed. The caller does not hold map_lock, and no other thread moves the block meanwhile.
 std::optional<OutOfPlaceWrite> prepare_out_of_place_write(Inode& inode, LogicalBlock at, BlockNr old, BlockNr goal,
                                                           bool grows);
 constexpr unsigned out_of_place_write_credits() { return 3 * Allocator::mark_used_credits() + 4; }

@@ -378,7 +378,7 @@ Result<void> WritebackPass::log_segment(Handle& handle, const Segment& s, unsign
     TRY(log_block(handle, inode_, s.block, s.contents));
     MutexLock guard(inode_.map_lock);
     inode_.extent_status()
-        .note_overwrite();  // it has arrived in the log alone: who writes to it in its place looks again
+        .note_overwrite();  // the data is only in the log: a writer to the block in place checks again
     if (s.state == BlockState::unwritten) inode_.extent_status().mark_converting(LogicalBlock(s.first), 1);
     return {};
 }

@@ -192,7 +192,7 @@ std::uint64_t ExtentStatusTree::tree_blocks_for(std::uint64_t runs, std::uint64_
 
 std::uint64_t ExtentStatusTree::min_free_for_one_block() const { return (1 + tree_blocks_for(1, 1)) * ratio(); }
 
-// The claim for tree blocks covers naming every pending run.
+// The reservation for tree blocks covers mapping every pending run.
 Result<void> ExtentStatusTree::reserve_tree_blocks(bool privileged) {
     const std::uint64_t needed = tree_blocks_for(unmapped_runs_, unmapped_blocks_);
     if (needed <= tree_reservation_.clusters()) return {};
@@ -394,7 +394,7 @@ Result<void> ExtentStatusTree::revert_to_delayed(LogicalBlock first, std::uint64
         }
         const std::uint64_t start = it->first, n = it->second.count;
         const std::uint64_t r = ratio();
-        // With clusters, other runs may share the grant: only a run that is alone in it can move.
+        // With clusters, other runs may share the allocation: only a run that is alone in it can move.
         if (r > 1 && it->second.allocation.use_count() > 1) {
             ++it;
             continue;

@@ -1,12 +1,12 @@
-// Where each block of a file lives: what is on disk (BlockMap), overlaid by what is only in memory (reserved, granted,
-// written). All methods need the inode's map_lock.
+// Where each block of a file lives: what is on disk (BlockMap), overlaid by what is only in memory (delayed, allocated,
+// converting). All methods need the inode's map_lock.
 //
 // Invariants
-//   M1  A block is in at most one pending run; a reserved or granted block is a hole on disk (or block 0 of inline
+//   M1  A block is in at most one pending run; a delayed or allocated block is a hole on disk (or block 0 of inline
 //       data).
-//   M2  The cookie grows with every change of any block's place.
-//   M3  The claim covers every reserved cluster (but block 0 beyond space, and a cluster whose mapped part went), and
-//   the worst case of tree blocks for naming all pending runs.
+//   M2  The sequence number grows with every change of any block's state.
+//   M3  The reservation covers every delayed cluster (but block 0 beyond space, and a cluster whose mapped part went),
+//   and the worst case of tree blocks for mapping all pending runs.
 #pragma once
 
 #include "alloc/allocator.h"
@@ -43,10 +43,10 @@ public:
     void note_overwrite() { ++overwrites_; }
     void clear_cached_extent() { cached_extent_.reset(); }
 
-    // hole -> reserved, for every hole block of [first, first+count); blocks that live somewhere already stay. ENOSPC
-    // leaves nothing newly reserved.
+    // hole -> delayed, for every hole block of [first, first+count); blocks that live somewhere already stay. ENOSPC
+    // leaves nothing newly delayed.
     Result<void> reserve_delalloc(LogicalBlock first, std::uint64_t count, bool privileged);
-    // reserved -> granted for a run that starts at `first`: at most `count` blocks, all reserved; perhaps fewer.
+    // delayed -> allocated for a run that starts at `first`: at most `count` blocks, all delayed; perhaps fewer.
     struct AllocatedRun {
         LogicalBlock first;
         std::uint64_t count = 0;
@@ -62,32 +62,33 @@ public:
     // Just behind the block before, or one further where the file ends in that and it is not with its neighbours; a new
     // file starts at its group's goal.
     Result<BlockNr> allocation_goal(LogicalBlock block);
-    // The data of the blocks that are granted in [first, end) goes to the device past the cache: until it is there,
+    // The data of the allocated blocks in [first, end) goes to the device past the cache: until it is there,
     // they read as the hole that they were. One range at a time.
     void set_data_pending(LogicalBlock first, LogicalBlock end);
     void clear_data_pending(LogicalBlock up_to);
-    // granted -> reserved again, in other blocks next time (a data write failed).
+    // allocated -> delayed again, in other blocks next time (a data write failed).
     Result<void> revert_to_delayed(LogicalBlock first, std::uint64_t count);
-    // granted -> mapped under the handle; stops early when the handle has no room: returns the first block not named.
+    // allocated -> mapped under the handle; stops early when the handle has no room: returns the first block not
+    // mapped.
     Result<LogicalBlock> map_allocated(Handle& handle, LogicalBlock first, std::uint64_t count);
-    // unwritten -> written (in memory), and later written -> mapped.
+    // unwritten -> converting (in memory), and later converting -> mapped.
     void mark_converting(LogicalBlock first, std::uint64_t count);
     // Where the tree finds no block for a split, all of the extent is converted, with zeros where nothing was written,
     // but nothing behind the size on disk and what is written before `reach`, up to which the size may grow.
     Result<LogicalBlock> convert_unwritten(Handle& handle, LogicalBlock first, std::uint64_t count, LogicalBlock reach);
-    // Both of them, in the order of the blocks, for a range whose granted and unwritten blocks have all been written;
+    // Both of them, in the order of the blocks, for a range whose allocated and unwritten blocks have all been written;
     // mapped ones stay. What else before `reach` has been written is marked as such already. Returns the first block
     // not done when the handle has no room.
     Result<LogicalBlock> map_range(Handle& handle, LogicalBlock first, std::uint64_t count, LogicalBlock reach);
-    // hole or reserved -> unwritten at once under the handle (fallocate). Returns the first block not done when the
+    // hole or delayed -> unwritten at once under the handle (fallocate). Returns the first block not done when the
     // handle has no room.
     Result<LogicalBlock> allocate_unwritten(Handle& handle, LogicalBlock first, std::uint64_t count, bool privileged);
-    // hole, reserved or unwritten -> mapped at once under the handle, which journals the contents (data=journal). All
+    // hole, delayed or unwritten -> mapped at once under the handle, which journals the contents (data=journal). All
     // of it or nothing: what is mapped and never written would show what its blocks held before.
     Result<void> allocate_for_journaled_data(Handle& handle, LogicalBlock first, std::uint64_t count, bool privileged);
-    // reserved -> hole, granted -> hole (I/O has ended), for all of [first, end).
+    // delayed -> hole, allocated -> hole (I/O has ended), for all of [first, end).
     void remove_pending(LogicalBlock first, LogicalBlock end);
-    // Unmaps on-disk blocks of [first, end), as BlockMap::remove. No I/O to granted blocks is on its way.
+    // Unmaps on-disk blocks of [first, end), as BlockMap::remove. No I/O to allocated blocks is on its way.
     Result<LogicalBlock> unmap_range(Handle& handle, LogicalBlock first, LogicalBlock end);
     // Of what remove() is to unmap, the blocks at either side that the file keeps, as a part of a cluster: [first,
     // end).
@@ -97,16 +98,16 @@ public:
     unsigned credits();
 
     bool has_pending() const { return !pending_.empty(); }
-    // What reserved and granted blocks will add to st_blocks.
+    // What delayed and allocated blocks will add to st_blocks.
     std::uint64_t pending_sectors() const;
     // All blocks that are promised or held for what is pending, its tree included.
     std::uint64_t reserved_blocks() const;
     // Free blocks without which not one can be promised where there is none yet: with those of the tree above it.
     std::uint64_t min_free_for_one_block() const;
-    // The first reserved or granted block at or after `from`.
+    // The first delayed or allocated block at or after `from`.
     std::optional<LogicalBlock> first_pending(LogicalBlock from) const;
-    // Takes inline data's place: block 0 becomes reserved while the data is still in the inode. `may_exceed_space`:
-    // also where there is nothing to promise it with, and its grant may find none.
+    // Takes inline data's place: block 0 becomes delayed while the data is still in the inode. `may_exceed_space`:
+    // also where there is nothing to reserve, and its allocation may find no space.
     Result<void> reserve_inline_block(bool privileged, bool beyond_space = false);
 
 private:
@@ -117,9 +118,9 @@ private:
     struct PendingRun {
         std::uint64_t count = 0;
         BlockState state = BlockState::delayed;
-        BlockNr block;  // granted, written
+        BlockNr block;  // allocated, converting
         std::shared_ptr<Allocation>
-            allocation;  // granted: covers exactly this run; with clusters of several blocks: the cluster,
+            allocation;  // allocated: covers exactly this run; with clusters of several blocks: the cluster,
                          // shared by its runs, empty once published; null when the cluster is in use
     };
     using Runs = std::map<std::uint64_t, PendingRun>;
@@ -134,7 +135,7 @@ private:
     // The next blocks of [at, end) that no run has, as they are on disk, at most as many as lie together there; `at`
     // goes to the first of them. None: there are none.
     Result<std::optional<MappedRun>> next_unpending_extent(std::uint64_t& at, std::uint64_t end);
-    // Where the logical cluster already has a physical one; none (0) otherwise. `promised`: a block of it is reserved.
+    // Where the logical cluster already has a physical one; none (0) otherwise. `promised`: a block of it is delayed.
     struct ClusterBacking {
         BlockNr base;
         std::shared_ptr<Allocation> allocation;
@@ -154,7 +155,7 @@ private:
     Result<void> zero_unwritten(Handle& handle, const MappedRun& extent);
     Result<std::vector<MappedRun>> unwritten_runs(LogicalBlock first, std::uint64_t count);
     Result<std::vector<Range>> reserve_holes(LogicalBlock first, std::uint64_t count, bool privileged);
-    // hole or reserved -> mapped or unwritten under the handle; what it names is added to `named`.
+    // hole or delayed -> mapped or unwritten under the handle; what it names is added to `named`.
     Result<LogicalBlock> map_holes(Handle& handle, LogicalBlock first, LogicalBlock end, bool unwritten,
                                    bool privileged, std::vector<Range>& named);
     // The steps of allocate_for_journaled_data(), and the way back from where one fails.
@@ -184,13 +185,13 @@ private:
 
     Inode& inode_;
     Runs pending_;
-    std::uint64_t unmapped_runs_ = 0, unmapped_blocks_ = 0;  // of pending_: reserved and granted
+    std::uint64_t unmapped_runs_ = 0, unmapped_blocks_ = 0;  // of pending_: delayed and allocated
     DelallocReservation data_reservation_, tree_reservation_;
     std::uint64_t sequence_ = 1;
     LogicalBlock data_pending_, data_pending_end_;
     std::shared_ptr<DeviceIo> device_io_;
     std::uint64_t overwrites_ = 0;
-    std::optional<MappedRun> cached_extent_;  // the newest lookup's answer, exact until changed()
+    std::optional<MappedRun> cached_extent_;  // the newest lookup's answer, exact until invalidate()
 };
 
 }  // namespace uext4

@@ -9,7 +9,7 @@
 //   I2  Every change of raw() is stored by store() under a handle, or marked times_pending: times alone, and what a
 //       store() has failed for.
 //   I3  last_tid() is the newest transaction that holds a change of this inode; data_tid() the newest one that an
-//       fdatasync needs; moved() those that have given the file's blocks another meaning.
+//       fdatasync needs; uncommitted_moves() those that have given the file's blocks another meaning.
 #pragma once
 
 #include "base/bytes.h"

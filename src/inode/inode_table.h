@@ -45,16 +45,16 @@ public:
     // are far too many, a commit is waited for.
     void shrink_to_limit();
     // There are far too many: what they wait for does not keep up. A thread that stores the times of all of
-    // waiting_for_times() and calls shrink() then ends it. No lock is taken.
+    // oldest_times_pending() and calls shrink_to_limit() then ends it. No lock is taken.
     bool is_overcommitted() const;
-    // There are more than the limit: because of such that have folios (or whose commit is awaited), which shrink() may
-    // help, or of such whose times wait to be stored. No lock is taken.
+    // There are more than the limit: because of such that have folios (or whose commit is awaited), which
+    // shrink_to_limit() may help, or of such whose times wait to be stored. No lock is taken.
     enum class Excess { cached, times_pending };
     bool has_excess(Excess which) const;
     // Where more than the limit are in memory because their times wait to be stored: up to `most` of them, of the
     // oldest, and no more than have to be stored for that.
     std::vector<InodeRef> oldest_times_pending(std::size_t most);
-    // Slots that eviction and waiting_for_times() have looked at since the table was made.
+    // Slots that eviction and oldest_times_pending() have looked at since the table was made.
     std::uint64_t scanned_inodes() const;
     // Visits inodes in memory that are in use or have something to write back (referenced while visited).
     void for_each(const std::function<void(InodeRef)>& visit);

@@ -19,12 +19,12 @@ public:
     // Bytes [offset, end) of the file; none where `end` is not behind `offset`.
     RangeIterator(Inode& inode, std::uint64_t offset, std::uint64_t end) : inode_(inode), at_(offset), end_(end) {}
 
-    // The run at at(), as it is now; `most` bytes of it will do. False where the range is done. look() takes map_lock,
+    // The run at at(), as it is now; `most` bytes of it will do. False where the range is done. load() takes map_lock,
     // load_locked() is for who has it. Errors: those of reading the map's blocks from the device (EIO, EUCLEAN).
     Result<bool> load(std::uint64_t most = ~std::uint64_t{0});
     Result<bool> load_locked(std::uint64_t most = ~std::uint64_t{0});
     // For who looked without what keeps the run where it is: true where it lives elsewhere by now, and all that was
-    // done with it begins anew. Nothing is read while the cookie is the same. map_lock held.
+    // done with it begins anew. Nothing is read while the sequence number is the same. map_lock held.
     Result<bool> has_moved_locked();
 
     // What the last look saw: aligned outward to blocks.

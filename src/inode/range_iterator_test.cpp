@@ -75,7 +75,7 @@ TEST_F(Ranges, SayWhatHasMoved) {
     EXPECT_EQ(range.mapping().state, BlockState::hole);
 }
 
-// The cookie is another one, and the run is where it was.
+// The sequence number is another one, and the run is where it was.
 TEST_F(Ranges, StayWhereOthersMove) {
     allocate(0, 1);
     RangeIterator range(*file, 0, bs);

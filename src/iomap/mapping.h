@@ -9,25 +9,26 @@ namespace uext4 {
 
 enum class BlockState : std::uint8_t {
     hole,         // nowhere: reads as zeros
-    delayed,      // dirty in the page cache; space is promised, no block chosen
-    allocated,    // dirty or on its way, or on the device, in blocks that no on-disk structure names yet
+    delayed,      // dirty in the page cache; space is reserved, no block chosen
+    allocated,    // dirty or on its way, or on the device, in blocks that no on-disk structure maps yet
     inline_data,  // in the inode
-    unwritten,    // blocks named on disk, contents undefined: reads as zeros
+    unwritten,    // blocks mapped on disk, contents undefined: reads as zeros
     converting,   // unwritten on disk, data on the device: conversion pending, reads come from the block
-    mapped        // blocks named on disk
+    mapped        // blocks mapped on disk
 };
-const char* block_state_name(BlockState place);
+const char* block_state_name(BlockState state);
 
-// A run of bytes that live alike and contiguously. The cookie is the sequence number of the inode's map at the lookup:
-// while it is the same, every run is where it was. Who holds the folio, or what excludes its change, from the look on
-// need not compare it (docs/adr/0011-one-iterator.md).
+// A run of bytes that live alike and contiguously. `sequence` is the sequence number of the inode's map at the lookup:
+// while it is the same, every run is where it was. A thread that holds the folio, or excludes its change, since the
+// lookup need not compare it (docs/adr/0011-one-iterator.md).
 struct Mapping {
     BlockState state = BlockState::hole;
     std::uint64_t offset = 0;  // bytes, a multiple of the block size (0 for inline data)
     std::uint64_t length = 0;  // bytes
-    BlockNr block;             // first block, for granted, unwritten, written, mapped
+    BlockNr block;             // first block, for allocated, unwritten, converting, mapped
     std::uint64_t sequence = 0;
-    bool data_pending = false;  // granted, and the data is in no cache and not on the device yet: still reads as before
+    // Allocated, and the data is in no cache and not on the device yet: still reads as before.
+    bool data_pending = false;
 
     std::uint64_t end() const { return offset + length; }
     bool has_block() const {

@@ -24,7 +24,7 @@ class FaultHandler {
 public:
     virtual ~FaultHandler() = default;
     // Waits for nothing that may need a fault to be answered: EAGAIN when the file system is frozen (ask again after
-    // the thaw), ENOSPC when there is no space (ask again after make_room()), any other error refuses the access.
+    // the thaw), ENOSPC when there is no space (ask again after free_space()), any other error refuses the access.
     virtual Result<void> handle(const Fault& fault, const FaultInstall& install) = 0;
     // Writes back and commits what may free space. Not from a thread that serves faults.
     virtual void free_space(Inode& inode) = 0;

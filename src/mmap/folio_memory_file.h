@@ -32,8 +32,8 @@ public:
     // What the kernel calls it, where it tells what is mapped.
     using Identity = std::pair<dev_t, ino_t>;
     Identity identity() const { return identity_; }
-    // Where the folio at `offset` lies, until release(); it does not cross a section (its size is a power of two up to
-    // 64 KiB, its offset a multiple of that). The memory file reaches so far afterwards. ENOMEM, EFBIG.
+    // Where the folio at `offset` lies, until unmap_folio(); it does not cross a section (its size is a power of two up
+    // to 64 KiB, its offset a multiple of that). The memory file reaches so far afterwards. ENOMEM, EFBIG.
     Result<std::byte*> map_folio(std::uint64_t offset);
     // The folio is no more: its pages go, in every map.
     void unmap_folio(std::uint64_t offset);

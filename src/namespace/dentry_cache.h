@@ -1,8 +1,8 @@
 // Names that were looked up: which inode a name in a directory stands for, or that there is none. A table of fixed
 // size, which forgets a name when another one takes its place. Names of more than `longest` bytes are not kept.
 //
-// The directory's `rw` keeps a name as it is: note() and find() want it held in any mode, forget() exclusively. What
-// changes an entry of a directory calls forget() before; so what the table says of a name is what the directory says.
+// The directory's `rw` keeps a name as it is: insert() and find() want it held in any mode, erase() exclusively. What
+// changes an entry of a directory calls erase() before; so what the table says of a name is what the directory says.
 //
 // A place is read without a lock: its sequence is odd while somebody writes, and has changed when it was written since.
 #pragma once

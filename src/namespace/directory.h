@@ -50,7 +50,7 @@ public:
     // The entry of that name; nothing when there is none. "." and ".." are found too. Where names are encrypted, of
     // what stands for one (encrypted_name.h); where case does not count, of that very name.
     Result<std::optional<FoundEntry>> find(std::string_view name) const;
-    Result<std::optional<LocatedEntry>> locate(std::string_view name) const;  // the same, for hold()
+    Result<std::optional<LocatedEntry>> locate(std::string_view name) const;  // the same, for pin()
     Result<InodeNr> parent() const;
     // No entry but "." and "..".
     Result<bool> is_empty() const;

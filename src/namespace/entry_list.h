@@ -71,7 +71,7 @@ public:
     void clear();
     // Puts the name into the first free space at or after `from` that holds it; false when none does.
     bool insert(std::string_view name, InodeNr inode, std::uint8_t type, std::uint32_t from = 0);
-    // At the record at `offset`, which room() found.
+    // At the record at `offset`, which find_space() found.
     void insert_at(std::uint32_t offset, std::string_view name, InodeNr inode, std::uint8_t type);
     // Joins the record with the one before it, or leaves it as free space when it is the first at or after `from`.
     void remove(std::uint32_t offset, std::uint32_t from = 0);

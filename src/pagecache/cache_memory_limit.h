@@ -5,7 +5,7 @@
 // Invariants
 //   B1  Each of n caches may have one n-th of all, and whatever the others leave.
 //   B2  The source of memory is asked again at the latest when all caches together have grown by `recheck_bytes`.
-//   B3  A cache that is being asked for memory does not go: leave() waits for that.
+//   B3  A cache that is being asked for memory does not go: remove_cache() waits for that.
 //   B4  While caches grow, a thread prepares at most `max_populated_chunks` chunks for them. When none was
 //       taken for a second, half of them are given back.
 #pragma once
@@ -49,7 +49,7 @@ public:
     std::uint64_t total() const { return total_.load(std::memory_order_relaxed); }
     // What a cache that has `own` bytes may have.
     std::uint64_t limit_for_cache(std::uint64_t own) const;
-    // All have grown so much that look() is to be called.
+    // All have grown so much that recheck() is to be called.
     bool needs_recheck() const { return total() >= next_recheck_.load(std::memory_order_relaxed); }
     // Asks the source, and caches that have more than their part give it back. Nothing where another thread is at it.
     // No lock of rank Journal or further in is held.

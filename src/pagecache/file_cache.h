@@ -147,8 +147,8 @@ public:
     // Waits for nobody.
     LockedFolioRange lock_uptodate_range(std::uint64_t index, std::size_t count,
                                          SourceLocation where = SourceLocation::current());
-    // New folios from `index` on, locked, with nothing up to date: at most `count` (or LockedFolioRange::most), and
-    // none where there is one already. Waits for nobody. ENOMEM.
+    // New folios from `index` on, locked, with nothing up to date: at most `count` (or LockedFolioRange::max_folios),
+    // and none where there is one already. Waits for nobody. ENOMEM.
     Result<LockedFolioRange> add_locked_range(std::uint64_t index, std::size_t count,
                                               SourceLocation where = SourceLocation::current());
     void wait_for_writeback(LockedFolio& folio, SourceLocation where = SourceLocation::current());

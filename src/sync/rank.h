@@ -25,7 +25,7 @@ namespace uext4 {
 
 // Outer to inner.
 enum class Rank : std::uint8_t {
-    Call,         // Inode::call: a whole call of a program on a file, while its memory is touched as well
+    Call,         // Inode::call_lock: a whole call of a program on a file, while its memory is touched as well
     UserMemory,   // touching memory of the caller that is a map of a file (a pseudo-lock)
     Freeze,       // operations shared, freeze exclusive
     Topology,     // cross-directory rename

@@ -18,7 +18,8 @@ public:
     // These blocks were freed, durably, where no other block of their cluster is used: what of them is named is held
     // again.
     Result<void> note_freed(BlockNr first, std::uint64_t count);
-    // The whole range, to whole clusters, as grants in order. EUCLEAN when a block of it is not held: somebody has it.
+    // The whole range, to whole clusters, as allocations in order. EUCLEAN when a block of it is not held: somebody has
+    // it.
     Result<std::vector<Allocation>> take(BlockNr first, std::uint64_t count);
 
 private:

@@ -75,7 +75,7 @@ public:
     // Waits until nobody is inside; InnerEntry is let in still.
     void close(SourceLocation where = SourceLocation::current());
     void close_inner(SourceLocation where = SourceLocation::current());  // after close(): that is not, either
-    void set_frozen();                                                   // after seal(): the file system is frozen
+    void set_frozen();  // after close_inner(): the file system is frozen
     void open();
     bool is_closed() const;
     // How often who waits for something else looks whether it has closed.

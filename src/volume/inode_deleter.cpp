@@ -15,7 +15,7 @@ constexpr std::size_t batch = 256;
 constexpr std::chrono::milliseconds patience{2};
 // This much space is not kept waiting.
 constexpr std::uint64_t large_file = 1 << 20;
-constexpr int rounds = 2;  // see finish()
+constexpr int rounds = 2;  // see wait_for_deletions()
 
 }  // namespace
 

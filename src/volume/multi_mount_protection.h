@@ -25,8 +25,8 @@ public:
     // that was written before, and tells that to one caller only.
     void set_lost_callback(std::function<void(const Error&)> told);
     // Between these the block stays as it is: the file system is frozen. resume() looks, before anything else is
-    // written, whether somebody has taken it meanwhile, and tells as watch() says (EBUSY); where it cannot be read, the
-    // log.
+    // written, whether somebody has taken it meanwhile, and tells as set_lost_callback() says (EBUSY); where it cannot
+    // be read, the log.
     void pause();
     Result<void> resume();
     void release();  // marks it clean, and nobody is told any more
