@@ -55,6 +55,31 @@ struct InodeTable::State {
     std::atomic<bool> cached_crowd{false};  // or some are evicted with their folios, or are behind
     std::atomic<bool> behind{false};        // far too many, as commits and what stores times do not keep up
 
+    // The system is asked once: to ask for each inode costs more than the rest of a small one.
+    const std::uint64_t generation_seed = random_seed();
+    std::atomic<std::uint64_t> generations{0};  // that were made
+
+    static std::uint64_t random_seed() {
+        std::uint64_t seed = 0;
+        if (::getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed)
+            seed = static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+        return seed;
+    }
+
+    // With a fixed time, the same for the same inode of the same image.
+    std::uint32_t new_generation(InodeNr number) {
+        if (fs.options.fixed_time) {
+            std::uint32_t crc = ~0u;
+            for (const std::uint32_t word : fs.geometry.hash_seed) crc = format::crc32c_le<std::uint32_t>(crc, word);
+            return format::crc32c_le<std::uint64_t>(crc, number.value);
+        }
+        // The step and the mixing of SplitMix64 (Steele, Lea and Flood, 2014).
+        std::uint64_t z = generation_seed + generations.fetch_add(1, std::memory_order_relaxed) * 0x9e3779b97f4a7c15u;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+        return static_cast<std::uint32_t>(z >> 32);
+    }
+
     // Of an inode without references: no other thread changes what this looks at. No folio is looked at: a large file
     // has many.
     static InodeState standing_of(Inode& inode) {
@@ -205,22 +230,6 @@ Result<InodeRef> InodeTable::get(InodeNr number, bool allow_unlinked) {
     return judged(std::move(found));
 }
 
-namespace {
-
-std::uint32_t new_generation(const FsContext& fs, InodeNr number) {
-    if (fs.options.fixed_time) {
-        std::uint32_t crc = ~0u;
-        for (const std::uint32_t word : fs.geometry.hash_seed) crc = format::crc32c_le<std::uint32_t>(crc, word);
-        return format::crc32c_le<std::uint64_t>(crc, number.value);
-    }
-    std::uint32_t generation = 0;
-    if (::getrandom(&generation, sizeof generation, GRND_NONBLOCK) != sizeof generation)
-        generation = static_cast<std::uint32_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-    return generation;
-}
-
-}  // namespace
-
 Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     State& s = *state_;
     const format::Geometry& g = s.fs.geometry;
@@ -230,7 +239,7 @@ Result<InodeRef> InodeTable::create(Handle& handle, const NewInode& what) {
     if (g.inode_size > format::classic_inode_size) d.extra_isize = static_cast<std::uint16_t>(g.want_extra_isize);
     inode->set_mode(what.mode);
     inode->set_owner(what.uid, what.gid);
-    d.generation = new_generation(s.fs, number);
+    d.generation = s.new_generation(number);
     const format::Timestamp stamp = current_time(s.fs);
     inode->set_atime(stamp);
     inode->set_mtime(stamp);
