@@ -5,6 +5,7 @@
 #include "cli/interrupt.h"
 #include "cli/session.h"
 #include "cli/verbs.h"
+#include "fuse/heap.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -32,6 +33,8 @@ void copy_into(const Place& to, const std::vector<Place>& sources, const CopyOpt
     open_beforehand(to.image, true, common);
     for (const Place& from : sources)
         if (!from.image.empty() && !same_image(from.image, to.image)) open_beforehand(from.image, false, common);
+    // Each inode and name of a tree takes memory until the end.
+    if (o.recursive) fuse::prepare_heap(fuse::usual_smallest);
     Session target(to.image, true, common);
     if (sources.front().kind == Place::Kind::standard && target.fs().resolve(to.path, operator_identity()))
         if (target.resolve(to.path)->is_directory())

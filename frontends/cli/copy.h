@@ -111,8 +111,8 @@ private:
     bool leaves(const struct stat& st, const InodeRef& there, const std::string& at);
     bool leaves(const struct stat& st, const Spot& to);
     Made make(const CopySource& source, const Spot& to, const struct stat& st, const std::string& link_target);
-    // From the beginning to the end. `at`: of the inode, in the image.
-    void contents(SourceReader& from, const InodeRef& inode, const std::string& at);
+    // From the beginning to the end. `at`: of the inode, in the image. `was_there`: with contents of its own.
+    void contents(SourceReader& from, const InodeRef& inode, const std::string& at, bool was_there);
     void attributes(const CopySource& source, Inode& inode, const std::string& at, const struct stat& st,
                     bool was_there);
     // A time that is copied: none is later than the fixed time.

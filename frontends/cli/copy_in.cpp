@@ -125,6 +125,9 @@ void CopyIn::named(SourceTree& from, const std::string& source, const std::strin
     if (from.image() == &to_ && !is_to_copy(to_, source, target, o_)) return;
     made_here_.clear();
     const std::unique_ptr<CopySource> what = from.find(source, o_.follows_named());
+    // What is there already may make most of the sources needless.
+    if (!o_.no_clobber && !o_.update)
+        what->read_ahead({o_.follows_all(), fixed_time_.has_value(), o_.preserve, image_});
     Result<InodeRef> there = to_.fs().resolve(target, operator_identity());
     if (there && (*there)->is_directory()) {
         if (means_contents(source)) return merge(*what, **there, target);
@@ -166,7 +169,7 @@ void CopyIn::entry(CopySource& source, const Spot& to) {
     Opened from = open(source, st);
     const auto [made, was_there] = make(source, to, st, from.target);
     if (!was_there || !S_ISDIR(st.st_mode)) o_.print(progress_, source.at(), to.at);
-    if (from.contents) contents(*from.contents, made, to.at);
+    if (from.contents) contents(*from.contents, made, to.at, was_there);
     if (o_.links && st.st_nlink > 1) linked_[key] = made->number().value;
     if (S_ISDIR(st.st_mode)) inside(source, *made, to.path);
     attributes(source, *made, to.at, st, was_there);
@@ -183,7 +186,7 @@ void CopyIn::replace(CopySource& source, const InodeRef& inode, const std::strin
     progress_.begin(source.at());
     Opened from = open(source, st);
     o_.print(progress_, source.at(), to_.at(path));
-    contents(*from.contents, inode, to_.at(path));
+    contents(*from.contents, inode, to_.at(path), true);
     attributes(source, *inode, to_.at(path), st, true);
     progress_.finish(st);
     count_complete();
@@ -278,6 +281,17 @@ std::optional<InodeRef> CopyIn::file_there(const Spot& to) {
 
 CopyIn::Made CopyIn::make(const CopySource& source, const Spot& to, const struct stat& st,
                           const std::string& link_target) {
+    const mode_t mode = (st.st_mode & S_IFMT) | (S_ISDIR(st.st_mode) ? 0755 : 0644);
+    const auto create = [&] {
+        return to_.fs().create(to.directory, to.name, mode, st.st_rdev, link_target, operator_identity(), false);
+    };
+    const auto made = [&](InodeRef inode) -> Made {
+        if (S_ISLNK(st.st_mode)) made_links_.insert(inode->number().value);
+        if (lies_here(source)) made_here_.insert(inode->number().value);
+        return {std::move(inode), false};
+    };
+    // Most names are free. What is there is looked at only if this one is not, and any other error is met again.
+    if (Result<InodeRef> inode = create()) return made(std::move(*inode));
     // Directories are filled, files get new contents; links and nodes replace whatever is in the way.
     if (S_ISDIR(st.st_mode)) {
         if (Result<InodeRef> old = to_.fs().lookup(to.directory, to.name, operator_identity(), false)) {
@@ -289,17 +303,12 @@ CopyIn::Made CopyIn::make(const CopySource& source, const Spot& to, const struct
     } else {
         remove_old(to);
     }
-    const mode_t mode = (st.st_mode & S_IFMT) | (S_ISDIR(st.st_mode) ? 0755 : 0644);
-    InodeRef made = value_or_fail(
-        to_.fs().create(to.directory, to.name, mode, st.st_rdev, link_target, operator_identity(), false), to.at);
-    if (S_ISLNK(st.st_mode)) made_links_.insert(made->number().value);
-    if (lies_here(source)) made_here_.insert(made->number().value);
-    return {std::move(made), false};
+    return made(value_or_fail(create(), to.at));
 }
 
-void CopyIn::contents(SourceReader& from, const InodeRef& inode, const std::string& at) {
-    std::unique_ptr<OpenFile> file =
-        value_or_fail(to_.fs().open(inode, O_WRONLY | O_TRUNC, operator_identity(), false), at);
+void CopyIn::contents(SourceReader& from, const InodeRef& inode, const std::string& at, bool was_there) {
+    const int flags = O_WRONLY | (was_there ? O_TRUNC : 0);
+    std::unique_ptr<OpenFile> file = value_or_fail(to_.fs().open(inode, flags, operator_identity(), false), at);
     const PartialResult part(at);
     while (const std::optional<SourceReader::Piece> piece = from.next()) {
         if (value_or_fail(file->write(piece->at, piece->bytes), at) != piece->bytes.size())

@@ -27,16 +27,21 @@ std::size_t leading_units(ConstBytes bytes, bool zero) {
 
 SourceReader::SourceReader(std::unique_ptr<SourceContents> from, std::uint64_t size, Holes holes)
     : from_(std::move(from)),
+      in_memory_(from_->in_memory()),
       sized_(size != 0),
       size_(size),
       room_(sized_ ? static_cast<std::size_t>(std::min<std::uint64_t>(size, longest_piece)) : pipe_piece),
-      buffer_(std::make_unique_for_overwrite<std::byte[]>(room_)),
+      buffer_(in_memory_ ? nullptr : std::make_unique_for_overwrite<std::byte[]>(room_)),
       zeros_are_holes_(holes == Holes::zeros),
-      first_(read()) {}
+      first_(read()),
+      ended_(!first_) {}
 
 std::optional<SourceReader::Piece> SourceReader::next() {
     if (first_) return std::exchange(first_, std::nullopt);
-    return read();
+    if (ended_) return {};
+    std::optional<Piece> out = read();
+    ended_ = !out;
+    return out;
 }
 
 std::size_t SourceReader::fill(std::size_t length) {
@@ -58,9 +63,9 @@ std::optional<SourceReader::Piece> SourceReader::read_between_zeros() {
                 at_ = size_;
                 return {};
             }
-            const std::size_t wanted = std::min<std::uint64_t>(room_, size_ - at_), length = fill(wanted);
-            if (length < wanted) size_ = at_ + length;
-            left_ = ConstBytes(buffer_.get(), length);
+            const std::size_t wanted = std::min<std::uint64_t>(room_, size_ - at_);
+            left_ = in_memory_ ? in_memory_->subspan(at_, wanted) : ConstBytes(buffer_.get(), fill(wanted));
+            if (left_.size() < wanted) size_ = at_ + left_.size();
         }
         const std::size_t zeros = leading_units(left_, true);
         at_ += zeros;
@@ -73,12 +78,18 @@ std::optional<SourceReader::Piece> SourceReader::read_between_zeros() {
 }
 
 std::optional<SourceReader::Piece> SourceReader::read() {
+    if (!zeros_are_holes_ && in_memory_) return read_at_once();
     if (!zeros_are_holes_) return read_next();
     if (sized_) return read_between_zeros();
     const std::size_t length = fill(room_);
     size_ += length;
     const Piece out{std::exchange(at_, at_ + length), ConstBytes(buffer_.get(), length)};
     return length > 0 ? std::optional(out) : std::nullopt;
+}
+
+std::optional<SourceReader::Piece> SourceReader::read_at_once() {
+    if (at_ == size_) return {};
+    return Piece{std::exchange(at_, size_), *in_memory_};
 }
 
 std::optional<SourceReader::Piece> SourceReader::read_next() {

@@ -30,6 +30,8 @@ public:
     virtual std::size_t read(std::uint64_t at, Bytes out) = 0;
     // Of what has no size: the bytes that come next; 0 at the end.
     virtual std::size_t next(Bytes out) = 0;
+    // All of it, as long as this lives, if it has been read already.
+    virtual std::optional<ConstBytes> in_memory() const { return {}; }
 };
 
 // What is open, piece by piece. The first piece is read when this is made: a source that cannot be read is known before
@@ -51,20 +53,38 @@ public:
 
 private:
     std::optional<Piece> read();
+    std::optional<Piece> read_at_once();
     std::optional<Piece> read_next();
     std::optional<Piece> read_between_zeros();
     std::size_t fill(std::size_t length);  // the buffer, as far as the source goes
 
     std::unique_ptr<SourceContents> from_;
+    const std::optional<ConstBytes> in_memory_;
     bool sized_;
     std::uint64_t size_;
     std::uint64_t at_ = 0, data_end_ = 0;  // the data that is known of ends at the second one
     std::size_t room_;
-    std::unique_ptr<std::byte[]> buffer_;
+    std::unique_ptr<std::byte[]> buffer_;  // none if it is in memory
     const bool zeros_are_holes_;
     ConstBytes left_;  // of the buffer, from at_ on: not looked at for zeros yet
     std::optional<Piece> first_;
+    bool ended_;  // a pipe is not to be asked again
 };
+
+// How a copy goes through a directory, for sources that can prepare what comes next.
+struct ReadAhead {
+    bool follow = false;                 // symbolic links
+    bool sorted = false;                 // in the order of the names; else in that of the directory
+    bool attributes = false;             // all extended ones are asked for
+    std::optional<struct stat> image{};  // the file that holds the destination, which is not to be opened
+};
+
+class CopySource;
+
+struct ReleaseSource {
+    void operator()(CopySource* source) const;
+};
+using CopyChild = std::unique_ptr<CopySource, ReleaseSource>;
 
 // A file, directory, link or node. What is in a directory goes before the directory does.
 class CopySource {
@@ -75,21 +95,29 @@ public:
     virtual std::string at() const = 0;
     // The image that it lies in; null on the host.
     virtual const Session* image() const = 0;
+    // Before list(): everything that lies in it is going to be copied, one thing after the other.
+    virtual void read_ahead(const ReadAhead&) {}
+    // Goes before this does.
     virtual std::unique_ptr<SourceContents> open() = 0;
     virtual std::string link_target() const = 0;
     // Where it is damaged, that ends the listing, and `names` has what is known of it.
     virtual void list(Names& names) = 0;
     // Something that was listed; a link itself, or what it leads to.
-    virtual std::unique_ptr<CopySource> child(const Names::value_type& listed, bool follow) = 0;
+    virtual CopyChild child(const Names::value_type& listed, bool follow) = 0;
     virtual std::vector<std::string> xattr_names() const = 0;
     // None for one that cannot be read (any more).
     virtual std::optional<std::vector<std::byte>> xattr(const std::string& name) const = 0;
     // As FS_IOC_GETFLAGS shows them; none of the host, as cp(1) copies none.
     virtual std::optional<std::uint32_t> flags() const { return {}; }
 
+    // The end of what child() gave.
+    virtual void release() { delete this; }
+
 protected:
     struct stat st_{};
 };
+
+inline void ReleaseSource::operator()(CopySource* source) const { source->release(); }
 
 // Where paths of sources begin.
 class SourceTree {

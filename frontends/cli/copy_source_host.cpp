@@ -1,11 +1,14 @@
-#include "base/descriptor.h"
-#include "cli/copy_source.h"
+#include "cli/host_ahead.h"
+#include "cli/host_source.h"
 #include "cli/interrupt.h"
 
-#include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/xattr.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <array>
 
 namespace uext4::cli {
 
@@ -13,8 +16,10 @@ namespace {
 
 class HostContents final : public SourceContents {
 public:
-    HostContents(std::shared_ptr<const Descriptor> file, std::string path, off_t size)
-        : file_(std::move(file)), path_(std::move(path)), size_(size) {}
+    // `first`: what next() begins with, which was read before.
+    HostContents(std::shared_ptr<const Descriptor> file, std::string path, off_t size,
+                 std::vector<std::byte> first = {})
+        : file_(std::move(file)), path_(std::move(path)), size_(size), first_(std::move(first)) {}
 
     std::optional<Range> data_from(std::uint64_t at) override {
         auto data = static_cast<off_t>(at);
@@ -36,6 +41,12 @@ public:
     }
 
     std::size_t next(Bytes out) override {
+        if (!first_.empty()) {
+            const std::size_t length = std::min(first_.size(), out.size());
+            std::copy_n(first_.begin(), length, out.begin());
+            first_.erase(first_.begin(), first_.begin() + static_cast<std::ptrdiff_t>(length));
+            return length;
+        }
         wait_for_input(file_->fd());
         return got(::read(file_->fd(), out.data(), out.size()));
     }
@@ -49,107 +60,27 @@ private:
     std::shared_ptr<const Descriptor> file_;
     std::string path_;
     off_t size_;
+    std::vector<std::byte> first_;
 };
 
-class HostSource final : public CopySource {
+// A small file, read to its end.
+class ReadContents final : public SourceContents {
 public:
-    // What is named, or lies in a folder, which lives longer.
-    HostSource(std::string path, bool follow, const HostSource* above = nullptr)
-        : path_(std::move(path)), above_(above), follows_(follow), depth_(above ? above->depth_ + 1 : 0) {
-        if (above && above->folder_) {
-            folder_above_ = ::dirfd(above->folder_.get());
-            name_at_ = path_.rfind('/') + 1;
-        }
-        if (::fstatat(folder_above_, name(), &st_, follow ? 0 : AT_SYMLINK_NOFOLLOW) != 0)
-            fail_with(exit_negative, path_ + ": " + std::strerror(errno));
-        for (; follow && above; above = above->above_)
-            if (above->st_.st_dev == st_.st_dev && above->st_.st_ino == st_.st_ino)
-                fail_with(exit_negative, path_ + ": is a link to a directory that it lies in");
+    explicit ReadContents(ConstBytes all) : all_(all) {}
+    std::optional<ConstBytes> in_memory() const override { return all_; }
+    std::optional<Range> data_from(std::uint64_t at) override {
+        return at < all_.size() ? std::optional(Range{at, all_.size()}) : std::nullopt;
     }
-
-    std::string at() const override { return path_; }
-    const Session* image() const override { return nullptr; }
-
-    std::unique_ptr<SourceContents> open() override {
-        // What was a file when it was looked at may be a link now.
-        const int links = depth_ > 0 && !follows_ ? O_NOFOLLOW : 0;
-        file_ = std::make_shared<const Descriptor>(::openat(folder_above_, name(), O_RDONLY | O_CLOEXEC | links));
-        if (!file_->is_open()) fail_here();
-        return std::make_unique<HostContents>(file_, path_, st_.st_size);
+    std::size_t read(std::uint64_t at, Bytes out) override {
+        const ConstBytes rest = all_.subspan(std::min<std::uint64_t>(at, all_.size()));
+        const std::size_t length = std::min(rest.size(), out.size());
+        std::copy_n(rest.begin(), length, out.begin());
+        return length;
     }
-
-    std::string link_target() const override {
-        std::string target(static_cast<std::size_t>(st_.st_size) + 4096, '\0');
-        const ssize_t n = ::readlinkat(folder_above_, name(), target.data(), target.size());
-        if (n < 0) fail_here();
-        target.resize(static_cast<std::size_t>(n));
-        return target;
-    }
-
-    void list(Names& names) override {
-        Descriptor fd(
-            ::openat(folder_above_, name(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | (follows_ ? 0 : O_NOFOLLOW)));
-        if (!fd.is_open()) fail_here();
-        folder_.reset(::fdopendir(fd.fd()));
-        if (!folder_) fail_here();
-        (void)fd.release();
-        errno = 0;
-        while (const dirent* entry = ::readdir(folder_.get()))
-            if (const std::string_view name = entry->d_name; name != "." && name != "..") names.emplace_back(name, 0);
-        const int error = errno;
-        if (depth_ > deepest_open) folder_.reset();
-        errno = error;
-        if (error != 0) fail_here();
-    }
-
-    std::unique_ptr<CopySource> child(const Names::value_type& listed, bool follow) override {
-        return std::make_unique<HostSource>(below(path_, listed.first), follow, this);
-    }
-
-    std::vector<std::string> xattr_names() const override {
-        const int fd = descriptor();
-        const auto ask_for = [&](char* list, std::size_t size) {
-            return fd >= 0 ? ::flistxattr(fd, list, size) : ::llistxattr(path_.c_str(), list, size);
-        };
-        const ssize_t size = ask_for(nullptr, 0);
-        std::string all(static_cast<std::size_t>(std::max<ssize_t>(size, 0)), '\0');
-        const ssize_t got = all.empty() ? 0 : ask_for(all.data(), all.size());
-        std::vector<std::string> names;
-        for (std::size_t at = 0; got > 0 && at < static_cast<std::size_t>(got); at += names.back().size() + 1)
-            names.emplace_back(all.c_str() + at);
-        return names;
-    }
-
-    std::optional<std::vector<std::byte>> xattr(const std::string& name) const override {
-        const int fd = descriptor();
-        const auto ask_for = [&](std::byte* value, std::size_t size) {
-            return fd >= 0 ? ::fgetxattr(fd, name.c_str(), value, size)
-                           : ::lgetxattr(path_.c_str(), name.c_str(), value, size);
-        };
-        const ssize_t n = ask_for(nullptr, 0);
-        if (n < 0) return {};
-        std::vector<std::byte> value(static_cast<std::size_t>(n));
-        if (ask_for(value.data(), value.size()) != n) return {};
-        return value;
-    }
+    std::size_t next(Bytes) override { return 0; }
 
 private:
-    // A tree may be deeper than a process may have descriptors.
-    static constexpr unsigned deepest_open = 256;
-
-    [[noreturn]] void fail_here() const { fail_with(exit_failure, path_ + ": " + std::strerror(errno)); }
-    // In the folder above.
-    const char* name() const { return path_.c_str() + name_at_; }
-    int descriptor() const { return file_ ? file_->fd() : folder_ ? ::dirfd(folder_.get()) : -1; }
-
-    std::string path_;
-    const HostSource* above_;  // the directory that it was found in, which lives longer; null if it was named
-    bool follows_;             // a link that has its name
-    unsigned depth_;           // below what is named
-    int folder_above_ = AT_FDCWD;
-    std::size_t name_at_ = 0;
-    std::shared_ptr<const Descriptor> file_;                                      // once it is open
-    std::unique_ptr<DIR, decltype([](DIR* open) { ::closedir(open); })> folder_;  // once it was listed
+    ConstBytes all_;
 };
 
 class StandardInput final : public CopySource {
@@ -162,7 +93,7 @@ public:
     }
     std::string link_target() const override { return {}; }
     void list(Names&) override {}
-    std::unique_ptr<CopySource> child(const Names::value_type&, bool) override { return nullptr; }
+    CopyChild child(const Names::value_type&, bool) override { return nullptr; }
     std::vector<std::string> xattr_names() const override { return {}; }
     std::optional<std::vector<std::byte>> xattr(const std::string&) const override { return {}; }
 
@@ -170,7 +101,200 @@ private:
     int fd_;
 };
 
+// A tree may be deeper than a process may have descriptors.
+constexpr unsigned deepest_open = 256;
+// What is read ahead of a copy. Of larger files the calls themselves take no time to speak of.
+constexpr off_t largest_small_file = 32 << 10;
+
 }  // namespace
+
+HostSource::HostSource(std::string path, bool follow, std::shared_ptr<const HostFolder> above)
+    : path_(std::move(path)), above_(std::move(above)), follows_(follow) {
+    if (above_ && above_->open) name_at_ = path_.rfind('/') + 1;
+    if (::fstatat(folder_above(), name(), &st_, follow ? 0 : AT_SYMLINK_NOFOLLOW) != 0)
+        fail_with(exit_negative, path_ + ": " + std::strerror(errno));
+    for (const HostFolder* folder = above_.get(); follow && folder; folder = folder->above.get())
+        if (folder->device == st_.st_dev && folder->inode == st_.st_ino)
+            fail_with(exit_negative, path_ + ": is a link to a directory that it lies in");
+}
+
+HostSource::~HostSource() = default;
+
+void HostSource::fail_here() const { fail_with(exit_failure, path_ + ": " + std::strerror(errno)); }
+
+// What was a file when it was looked at may be a link now.
+Descriptor HostSource::open_file(int flags) const {
+    const int links = above_ && !follows_ ? O_NOFOLLOW : 0;
+    return Descriptor(::openat(folder_above(), name(), O_RDONLY | O_CLOEXEC | links | flags));
+}
+
+std::unique_ptr<SourceContents> HostSource::open() {
+    if (contents_) return std::make_unique<ReadContents>(*contents_);
+    if (!file_) {
+        Descriptor opened = open_file(0);
+        if (!opened.is_open()) fail_here();
+        file_ = std::make_shared<const Descriptor>(std::move(opened));
+    }
+    return std::make_unique<HostContents>(file_, path_, st_.st_size, std::move(first_));
+}
+
+std::optional<std::string> HostSource::read_link() const {
+    std::string target(static_cast<std::size_t>(st_.st_size) + 4096, '\0');
+    const ssize_t n = ::readlinkat(folder_above(), name(), target.data(), target.size());
+    if (n < 0) return {};
+    target.resize(static_cast<std::size_t>(n));
+    return target;
+}
+
+std::string HostSource::link_target() const {
+    const std::optional<std::string> target = target_ ? target_ : read_link();
+    if (!target) fail_here();
+    return *target;
+}
+
+HostSource::Listed HostSource::read_folder() const {
+    Descriptor fd(::openat(folder_above(), name(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | (follows_ ? 0 : O_NOFOLLOW)));
+    if (!fd.is_open()) return {nullptr, errno};
+    auto folder = std::make_shared<HostFolder>();
+    folder->open.reset(::fdopendir(fd.fd()));
+    if (!folder->open) return {nullptr, errno};
+    (void)fd.release();
+    folder->path = path_;
+    folder->device = st_.st_dev;
+    folder->inode = st_.st_ino;
+    folder->above = above_;
+    folder->depth = above_ ? above_->depth + 1 : 0;
+    errno = 0;
+    while (const dirent* entry = ::readdir(folder->open.get()))
+        if (const std::string_view name = entry->d_name; name != "." && name != "..")
+            folder->names.emplace_back(name, 0);
+    const int error = errno;
+    if (folder->depth > deepest_open) folder->open.reset();
+    return {std::move(folder), error};
+}
+
+void HostSource::list(Names& names) {
+    if (!folder_) {
+        Listed listed = read_folder();
+        folder_ = std::move(listed.folder);
+        if (folder_) names = folder_->names;
+        errno = listed.error;
+        if (errno != 0) fail_here();
+        if (how_) read_ahead_now();
+    }
+    names = folder_->names;
+}
+
+void HostSource::read_ahead_now() {
+    if (how_->sorted) std::ranges::sort(folder_->names);
+    ahead_ = HostAhead::start(folder_, *how_);
+}
+
+CopyChild HostSource::child(const Names::value_type& listed, bool follow) {
+    if (folder_ && folder_->ahead)
+        if (std::unique_ptr<HostSource> prepared = folder_->ahead->take(*folder_, listed.first))
+            return CopyChild(prepared.release());
+    return CopyChild(new HostSource(below(path_, listed.first), follow, folder_));
+}
+
+void HostSource::release() {
+    std::unique_ptr<HostSource> self(this);
+    if (above_ && above_->ahead) above_->ahead->give_back(std::move(self));
+}
+
+std::vector<std::string> HostSource::names_of_attributes(int fd) const {
+    const auto ask_for = [&](char* list, std::size_t size) {
+        return fd >= 0 ? ::flistxattr(fd, list, size) : ::llistxattr(path_.c_str(), list, size);
+    };
+    const ssize_t size = ask_for(nullptr, 0);
+    std::string all(static_cast<std::size_t>(std::max<ssize_t>(size, 0)), '\0');
+    const ssize_t got = all.empty() ? 0 : ask_for(all.data(), all.size());
+    std::vector<std::string> names;
+    for (std::size_t at = 0; got > 0 && at < static_cast<std::size_t>(got); at += names.back().size() + 1)
+        names.emplace_back(all.c_str() + at);
+    return names;
+}
+
+std::optional<std::vector<std::byte>> HostSource::attribute(int fd, const std::string& name) const {
+    const auto ask_for = [&](std::byte* value, std::size_t size) {
+        return fd >= 0 ? ::fgetxattr(fd, name.c_str(), value, size)
+                       : ::lgetxattr(path_.c_str(), name.c_str(), value, size);
+    };
+    const ssize_t n = ask_for(nullptr, 0);
+    if (n < 0) return {};
+    std::vector<std::byte> value(static_cast<std::size_t>(n));
+    if (ask_for(value.data(), value.size()) != n) return {};
+    return value;
+}
+
+std::vector<std::string> HostSource::xattr_names() const {
+    if (!attributes_) return names_of_attributes(descriptor());
+    std::vector<std::string> names;
+    for (const Attribute& known : *attributes_) names.push_back(known.name);
+    return names;
+}
+
+std::optional<std::vector<std::byte>> HostSource::xattr(const std::string& name) const {
+    if (!attributes_) return attribute(descriptor(), name);
+    const auto known = std::ranges::find(*attributes_, name, &Attribute::name);
+    return known != attributes_->end() ? known->value : std::nullopt;
+}
+
+void HostSource::prepare(const ReadAhead& how, HostAhead& ahead) {
+    if (S_ISREG(st_.st_mode)) {
+        prepare_file(how);
+    } else if (S_ISLNK(st_.st_mode)) {
+        target_ = read_link();
+        if (how.attributes) prepare_attributes(-1);
+    } else if (S_ISDIR(st_.st_mode)) {
+        Listed listed = read_folder();
+        if (!listed.folder || listed.error != 0) return;
+        folder_ = std::move(listed.folder);
+        folder_->ahead = &ahead;
+        if (how.sorted) std::ranges::sort(folder_->names);
+    }
+}
+
+void HostSource::prepare_file(const ReadAhead& how) {
+    const bool image = how.image && how.image->st_dev == st_.st_dev && how.image->st_ino == st_.st_ino;
+    // Closing a descriptor of the image would release the locks that the process has on it.
+    if (image || st_.st_size > largest_small_file) return;
+    // A pipe may have taken the name: only the copy may wait for its other end.
+    Descriptor file = open_file(O_NONBLOCK);
+    if (!file.is_open()) return;
+    if (st_.st_size == 0) return prepare_unsized(std::move(file), how);
+    const auto size = static_cast<std::size_t>(st_.st_size);
+    if (const off_t hole = ::lseek(file.fd(), 0, SEEK_HOLE); hole >= 0 && hole < st_.st_size) return;
+    buffer_ = std::make_unique_for_overwrite<std::byte[]>(size);
+    if (::pread(file.fd(), buffer_.get(), size, 0) != st_.st_size) return;
+    contents_.emplace(buffer_.get(), size);
+    bytes_held_ += size;
+    if (how.attributes) prepare_attributes(file.fd());
+}
+
+// It may have contents all the same (/proc). Those may still be to come, which the copy alone waits for, and go away
+// when they are read.
+void HostSource::prepare_unsized(Descriptor file, const ReadAhead& how) {
+    pollfd ready{file.fd(), POLLIN, 0};
+    std::array<std::byte, 4096> first;
+    const ssize_t n = ::poll(&ready, 1, 0) == 1 ? ::read(file.fd(), first.data(), first.size()) : -1;
+    if (n == 0) {
+        contents_.emplace();
+        if (how.attributes) prepare_attributes(file.fd());
+    } else if (::fcntl(file.fd(), F_SETFL, 0) == 0) {
+        first_.assign(first.begin(), first.begin() + std::max<ssize_t>(n, 0));
+        file_ = std::make_shared<const Descriptor>(std::move(file));
+    }
+}
+
+void HostSource::prepare_attributes(int fd) {
+    attributes_.emplace();
+    for (std::string& name : names_of_attributes(fd)) {
+        std::optional<std::vector<std::byte>> value = attribute(fd, name);
+        if (value) bytes_held_ += value->size();
+        attributes_->push_back({std::move(name), std::move(value)});
+    }
+}
 
 StandardInputTree::StandardInputTree() {
     if (::fstat(STDIN_FILENO, &st_) != 0)

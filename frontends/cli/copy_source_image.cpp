@@ -53,7 +53,7 @@ public:
         names_in(session_, *inode_, path_, names);
     }
 
-    std::unique_ptr<CopySource> child(const Names::value_type& listed, bool follow) override {
+    CopyChild child(const Names::value_type& listed, bool follow) override {
         std::string path = below(path_, listed.first);
         // Nothing could name it, and each directory above has its own, so that depth would take memory by its square.
         if (path.size() >= PATH_MAX) fail_with(exit_negative, session_.at(path) + ": " + std::strerror(ENAMETOOLONG));
@@ -62,7 +62,7 @@ public:
             inode = session_.resolve(path);
             above_.expect_outside(session_, *inode, path);
         }
-        return std::make_unique<ImageSource>(session_, above_, std::move(inode), std::move(path));
+        return CopyChild(new ImageSource(session_, above_, std::move(inode), std::move(path)));
     }
 
     std::vector<std::string> xattr_names() const override {

@@ -215,10 +215,6 @@ void Ancestors::expect_outside(const Session& session, const Inode& directory, c
         fail_with(exit_negative, session.at(path) + ": is a link to a directory that it lies in");
 }
 
-std::string below(const std::string& directory, const std::string& name) {
-    return directory + (directory.ends_with('/') ? "" : "/") + name;
-}
-
 std::string mode_text(std::uint16_t mode) {
     std::string out = "?rwxrwxrwx";
     out[0] = S_ISDIR(mode)    ? 'd'

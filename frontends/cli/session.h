@@ -104,8 +104,6 @@ private:
     std::vector<std::uint64_t> numbers_;
 };
 
-// "DIRECTORY/NAME", whether the directory ends with a slash or not.
-std::string below(const std::string& directory, const std::string& name);
 std::string mode_text(std::uint16_t mode);
 
 // Runs one command line (without the program's name); the exit code.

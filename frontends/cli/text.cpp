@@ -36,6 +36,10 @@ bool is_terminal(int fd) { return ::isatty(fd) == 1; }
 
 }  // namespace
 
+std::string below(const std::string& directory, const std::string& name) {
+    return directory + (directory.ends_with('/') ? "" : "/") + name;
+}
+
 bool is_utf8(std::string_view text) {
     while (!text.empty()) {
         const std::size_t length = character(text);

@@ -1,4 +1,5 @@
-// Bytes that anybody may have put into an image (names, targets of links, labels, attributes), as they are shown.
+// Paths, and bytes that anybody may have put into an image (names, targets of links, labels, attributes), as they are
+// shown.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -10,6 +11,9 @@
 namespace uext4::cli {
 
 using Json = nlohmann::ordered_json;
+
+// "DIRECTORY/NAME", whether the directory ends with a slash or not.
+std::string below(const std::string& directory, const std::string& name);
 
 bool is_utf8(std::string_view text);
 
