@@ -1,5 +1,5 @@
 // The allocator on damaged images and against callers that are wrong.
-#include "alloc/test_space.h"
+#include "tests/fixtures/allocator_space.h"
 
 #include "sync/thread.h"
 

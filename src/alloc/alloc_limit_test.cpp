@@ -1,5 +1,5 @@
 // Bitmaps in memory are bounded, and nothing is forgotten of what the disk does not tell.
-#include "alloc/test_space.h"
+#include "tests/fixtures/allocator_space.h"
 
 #include "sync/thread.h"
 

@@ -1,5 +1,5 @@
 // Promises of the contract that are not kept yet: each test fails until its defect is mended.
-#include "alloc/test_space.h"
+#include "tests/fixtures/allocator_space.h"
 
 #include <vector>
 

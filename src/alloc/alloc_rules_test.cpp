@@ -1,6 +1,6 @@
 // The rules of the allocator one by one: when space may be used again, who may use the reserve, threads, discards,
 // damage.
-#include "alloc/test_space.h"
+#include "tests/fixtures/allocator_space.h"
 
 #include "sync/thread.h"
 

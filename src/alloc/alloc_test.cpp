@@ -1,6 +1,6 @@
 // The allocator on real images of many formats: what it says is compared with what it did, and e2fsck has the last
 // word.
-#include "alloc/test_space.h"
+#include "tests/fixtures/allocator_space.h"
 
 #include "sync/thread.h"
 

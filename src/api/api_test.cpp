@@ -1,7 +1,7 @@
 // The library on real images: written through it, judged by e2fsck and debugfs.
 #include "api/file_system.h"
 
-#include "device/memory_device.h"
+#include "tests/doubles/memory_device.h"
 #include "inode/system_inode.h"
 
 #include <fcntl.h>

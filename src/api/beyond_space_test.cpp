@@ -1,6 +1,6 @@
 // What a cache above was told ENOSPC for, and has told nobody: it is kept, and written when there is space.
 #include "api/file_system.h"
-#include "device/memory_device.h"
+#include "tests/doubles/memory_device.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -1,6 +1,6 @@
 // How many blocks a file is said to have, before it has them and afterwards.
 #include "api/file_system.h"
-#include "device/memory_device.h"
+#include "tests/doubles/memory_device.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

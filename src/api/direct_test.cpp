@@ -1,7 +1,7 @@
 // Direct requests on one file from several threads.
 #include "api/file_system.h"
-#include "device/memory_device.h"
-#include "device/recording_device.h"
+#include "tests/doubles/memory_device.h"
+#include "tests/doubles/recording_device.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

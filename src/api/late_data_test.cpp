@@ -1,6 +1,6 @@
 // Data that is still on its way to the device holds the size on disk back, whoever changes the size meanwhile.
 #include "api/file_system.h"
-#include "device/memory_device.h"
+#include "tests/doubles/memory_device.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -1,6 +1,6 @@
 // Where blocks of files come to lie: files written side by side do not interleave.
 #include "api/file_system.h"
-#include "device/memory_device.h"
+#include "tests/doubles/memory_device.h"
 #include "file/file_io.h"
 
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 // What goes from one end of a file to the other is read ahead, several readers at once and maps too.
 #include "api/file_system.h"
-#include "device/memory_device.h"
+#include "tests/doubles/memory_device.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

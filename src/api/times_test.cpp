@@ -1,6 +1,6 @@
 // Which times a call moves, of files and of directories. (On a mount the kernel keeps the times of files itself.)
 #include "api/file_system.h"
-#include "device/memory_device.h"
+#include "tests/doubles/memory_device.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -1,7 +1,7 @@
 // What is said of images that hold no file system of ours.
 #include "device/contents.h"
 
-#include "device/memory_device.h"
+#include "tests/doubles/memory_device.h"
 #include "device/signatures.h"
 
 #include <gtest/gtest.h>

@@ -1,8 +1,8 @@
 // Memory, slices, overlays, recordings and callbacks.
 #include "device/callback_device.h"
-#include "device/memory_device.h"
+#include "tests/doubles/memory_device.h"
 #include "device/overlay_device.h"
-#include "device/recording_device.h"
+#include "tests/doubles/recording_device.h"
 #include "device/slice_device.h"
 #include "sync/thread.h"
 

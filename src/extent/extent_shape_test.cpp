@@ -1,7 +1,7 @@
 // What trees look like as they grow and shrink, where they end, and what they do with lies on disk.
 #include "extent/extent_node.h"
 #include "extent/extent_tree.h"
-#include "extent/test_map.h"
+#include "tests/fixtures/block_map_fs.h"
 
 #include <algorithm>
 #include <numeric>

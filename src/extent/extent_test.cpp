@@ -1,5 +1,5 @@
 // Random operations on block maps of every kind, against a model of single blocks.
-#include "extent/test_map.h"
+#include "tests/fixtures/block_map_fs.h"
 
 #include <algorithm>
 

@@ -2,7 +2,7 @@
 #include "format/directory.h"
 
 #include "format/dir_hash.h"
-#include "format/test_image.h"
+#include "tests/fixtures/format_image.h"
 
 #include <random>
 

@@ -1,7 +1,7 @@
 // Extent nodes: of real trees, and every lie a node can tell.
 #include "format/extent.h"
 
-#include "format/test_image.h"
+#include "tests/fixtures/format_image.h"
 
 #include <functional>
 #include <random>

@@ -1,5 +1,5 @@
 // Inodes of real images, judged by debugfs; times, sizes and device numbers at their limits.
-#include "format/test_image.h"
+#include "tests/fixtures/format_image.h"
 
 #include "format/checksum.h"
 

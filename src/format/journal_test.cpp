@@ -4,7 +4,7 @@
 #include "format/checksum.h"
 #include "format/describe.h"
 #include "format/orphan.h"
-#include "format/test_image.h"
+#include "tests/fixtures/format_image.h"
 
 #include <cstring>
 #include <random>

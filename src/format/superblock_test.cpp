@@ -1,6 +1,6 @@
 // Superblocks, group descriptors and bitmaps of real images, judged by dumpe2fs; absurd superblocks are refused.
 #include "format/describe.h"
-#include "format/test_image.h"
+#include "tests/fixtures/format_image.h"
 
 #include <cstring>
 #include <map>

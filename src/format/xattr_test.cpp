@@ -1,7 +1,7 @@
 // Extended attributes: areas written by debugfs, areas laid out here, and areas that lie.
 #include "format/xattr.h"
 
-#include "format/test_image.h"
+#include "tests/fixtures/format_image.h"
 
 #include <cstring>
 #include <map>

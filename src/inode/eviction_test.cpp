@@ -1,5 +1,5 @@
 // What leaves memory, when, and after how many looks.
-#include "inode/test_volume.h"
+#include "tests/fixtures/inode_volume.h"
 
 #include <algorithm>
 

@@ -1,5 +1,5 @@
 // What is promised for data that has no blocks yet.
-#include "inode/test_volume.h"
+#include "tests/fixtures/inode_volume.h"
 
 namespace uext4 {
 namespace {

@@ -2,7 +2,7 @@
 #include "format/extent.h"
 #include "format/orphan.h"
 #include "inode/superblock.h"
-#include "inode/test_volume.h"
+#include "tests/fixtures/inode_volume.h"
 
 #include <sys/sysmacros.h>
 

@@ -1,5 +1,5 @@
 // Extended attributes in all their places, compared with a model and judged by e2fsck and debugfs.
-#include "inode/test_volume.h"
+#include "tests/fixtures/inode_volume.h"
 
 #include "inode/acl.h"
 #include "inode/inline_data.h"

@@ -1,5 +1,5 @@
 // Who may do what, and what changes of attributes entail.
-#include "inode/test_volume.h"
+#include "tests/fixtures/inode_volume.h"
 
 #include "inode/acl.h"
 #include "inode/attributes.h"

@@ -1,7 +1,7 @@
 // What a walk over a file's places sees of changes under it.
 #include "inode/range_iterator.h"
 
-#include "inode/test_volume.h"
+#include "tests/fixtures/inode_volume.h"
 
 namespace uext4 {
 namespace {

@@ -1,5 +1,5 @@
 // Which sizes a cut may leave on disk.
-#include "inode/test_volume.h"
+#include "tests/fixtures/inode_volume.h"
 
 namespace uext4 {
 namespace {

@@ -1,7 +1,7 @@
 // What the places that a transaction has moved tell of those that are asked for.
 #include "inode/uncommitted_moves.h"
 
-#include "inode/test_volume.h"
+#include "tests/fixtures/inode_volume.h"
 
 namespace uext4 {
 namespace {

@@ -1,7 +1,7 @@
 // Attribute values in inodes of their own: who names them, how often, and who reads them meanwhile.
 #include "inode/value_inode.h"
 
-#include "inode/test_volume.h"
+#include "tests/fixtures/inode_volume.h"
 #include "inode/xattr_block.h"
 
 #include <atomic>

@@ -1,7 +1,7 @@
 // Transactions while the journal runs: room, time, freed blocks, file contents, and devices that fail.
-#include "device/faulty_device.h"
-#include "device/recording_device.h"
-#include "journal/log_fixture.h"
+#include "tests/doubles/faulty_device.h"
+#include "tests/doubles/recording_device.h"
+#include "tests/fixtures/log_fixture.h"
 #include "sync/thread.h"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // Cuts, threads, and e2fsck as a judge.
-#include "device/faulty_device.h"
-#include "device/recording_device.h"
-#include "journal/log_fixture.h"
+#include "tests/doubles/faulty_device.h"
+#include "tests/doubles/recording_device.h"
+#include "tests/fixtures/log_fixture.h"
 #include "sync/thread.h"
 
 #include <array>

@@ -1,5 +1,5 @@
-#include "device/faulty_device.h"
-#include "journal/log_fixture.h"
+#include "tests/doubles/faulty_device.h"
+#include "tests/fixtures/log_fixture.h"
 #include "sync/thread.h"
 
 #include <atomic>

@@ -2,7 +2,7 @@
 #include "namespace/dentry_cache.h"
 
 #include "namespace/directory.h"
-#include "namespace/test_fs.h"
+#include "tests/fixtures/namespace_fs.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>

@@ -1,7 +1,7 @@
 // Names on images made by mke2fs: against a model, from several threads, and judged by e2fsck.
 #include "namespace/dir_layouts.h"
 #include "namespace/hash_order.h"
-#include "namespace/test_fs.h"
+#include "tests/fixtures/namespace_fs.h"
 
 #include <gtest/gtest.h>
 #include <linux/fs.h>

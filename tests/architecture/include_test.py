@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Checks the shape of the source tree.
 
-Fails on: an include that points upward or sideways, a circle between layers, a folder that is no known layer, a source
-file over 700 lines, a file or folder called `util`, and paths of somebody's machine. Before it judges the tree it
+Fails on: an include that points upward or sideways, a circle between layers, a product that includes a test, a folder
+that is no known layer, a source file over 700 lines, a file or folder called `util`, and paths of somebody's machine. Before it judges the tree it
 builds small broken trees and makes sure that each of these is found.
 
 Usage: include_test.py [ROOT]   (default: the tree this file is in)
@@ -138,6 +138,8 @@ def check(root):
             if UNNAMED_INCLUDE.match(line):
                 complaints.append(f"{path}:{number}: includes what a macro names")
             match = INCLUDE.match(line)
+            if match and match[2].startswith("tests/") and not is_test:
+                complaints.append(f"{path}:{number}: a product includes a test ({match[2]})")
             target = included_layer(root, path, match[2], match[1] == '"') if match else None
             if target is None or target == layer:
                 continue
@@ -177,6 +179,8 @@ def self_test():
                              "journal includes sideways to pagecache"),
         "circle": ({"src/base/a.h": '#include "format/inode.h"\n'}, "circle between layers: format -> base -> format"),
         "front end from a layer": ({"src/api/a.cpp": '#include "fuse/server.h"\n'}, "api includes up to fuse"),
+        "product that includes a test": ({"src/base/a.h": '#include "tests/doubles/memory_device.h"\n'},
+                                         "a product includes a test"),
         "unknown layer": ({"src/magic/a.cpp": "int a;\n"}, "`magic` is no known layer"),
         "include of an unknown layer": ({"src/magic/a.h": "\n", "src/api/a.cpp": '#include "magic/a.h"\n'},
                                         "includes unknown layer `magic`"),

@@ -1,8 +1,8 @@
 // Power cuts: the writes of a workload are recorded, states that a cut could leave are built from them, and each is
 // recovered by us and judged by e2fsck; what was synced before the cut must be there.
 #include "api/file_system.h"
-#include "device/memory_device.h"
-#include "device/recording_device.h"
+#include "tests/doubles/memory_device.h"
+#include "tests/doubles/recording_device.h"
 #include "tests/root.h"
 
 #include <fcntl.h>

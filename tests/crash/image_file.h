@@ -2,7 +2,7 @@
 // other pages than the one before: most are the same, and a file's pages cost more than all that a test does else.
 #pragma once
 
-#include "device/memory_device.h"
+#include "tests/doubles/memory_device.h"
 
 #include <fcntl.h>
 #include <unistd.h>

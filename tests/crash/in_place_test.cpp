@@ -1,6 +1,6 @@
 // Blocks that have been moved or emptied, and are written to where they lie before that is durable: what each cut
 // leaves is the file as it was in some moment, byte by byte, with nothing of it in another place or behind the end.
-#include "device/faulty_device.h"
+#include "tests/doubles/faulty_device.h"
 #include "file/file_io.h"
 #include "sync/thread.h"
 #include "tests/crash/found.h"

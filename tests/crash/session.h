@@ -3,7 +3,7 @@
 #pragma once
 
 #include "api/file_system.h"
-#include "mmap/simulated_maps.h"
+#include "tests/doubles/simulated_maps.h"
 #include "tests/crash/operation.h"
 
 #include <map>

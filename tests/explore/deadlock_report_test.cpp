@@ -1,6 +1,6 @@
 // What is told of threads that wait for each other: who holds what, who wants it, and where their callers asked for it.
 #include "api/file_system.h"
-#include "journal/log_fixture.h"
+#include "tests/fixtures/log_fixture.h"
 #include "pagecache/file_cache.h"
 #include "sync/thread.h"
 #include "tests/explore/picker.h"

@@ -2,7 +2,7 @@
 // that fails should have made durable is lost, and no later one tells of it.
 #pragma once
 
-#include "device/memory_device.h"
+#include "tests/doubles/memory_device.h"
 #include "tests/explore/token_scheduler.h"
 
 #include <memory>

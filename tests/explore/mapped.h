@@ -2,7 +2,7 @@
 #pragma once
 
 #include "file/file_io.h"
-#include "mmap/simulated_maps.h"
+#include "tests/doubles/simulated_maps.h"
 #include "tests/explore/scenario.h"
 
 #include <sys/mman.h>

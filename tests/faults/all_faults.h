@@ -1,7 +1,7 @@
 // The ways in which a device fails that every workload meets.
 #pragma once
 
-#include "device/faulty_device.h"
+#include "tests/doubles/faulty_device.h"
 #include "sync/thread.h"
 
 #include <atomic>

@@ -1,5 +1,5 @@
 // Memory maps on a device that fails.
-#include "mmap/simulated_maps.h"
+#include "tests/doubles/simulated_maps.h"
 #include "tests/faults/faulty_mount.h"
 
 #include <sys/mman.h>

@@ -1,6 +1,6 @@
 // Direct I/O that the device has, and what a map's store and its writeback do to the same blocks meanwhile.
 #include "inode/inode.h"
-#include "mmap/simulated_maps.h"
+#include "tests/doubles/simulated_maps.h"
 #include "tests/faults/faulty_mount.h"
 
 #include <sys/mman.h>

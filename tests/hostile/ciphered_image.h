@@ -2,7 +2,7 @@
 #pragma once
 
 #include "api/file_system.h"
-#include "device/memory_device.h"
+#include "tests/doubles/memory_device.h"
 
 #include <memory>
 

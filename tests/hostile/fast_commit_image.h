@@ -2,7 +2,7 @@
 // to the image.
 #pragma once
 
-#include "journal/fast_commit_fixture.h"
+#include "tests/fixtures/fast_commit_fixture.h"
 #include "tests/hostile/seed_image.h"
 
 #include <functional>

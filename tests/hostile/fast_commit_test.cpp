@@ -1,7 +1,7 @@
 // Fast commits replayed where no kernel is needed: the tree that they tell of, cut at any point of the replay, and with
 // lies in them.
 #include "check/check.h"
-#include "device/recording_device.h"
+#include "tests/doubles/recording_device.h"
 #include "tests/hostile/fast_commit_image.h"
 #include "tests/root.h"
 

@@ -1,5 +1,5 @@
 // The simulated maps against the real file layer: the same faults as of real maps, without the kernel.
-#include "mmap/simulated_maps.h"
+#include "tests/doubles/simulated_maps.h"
 
 #include "api/file_system.h"
 

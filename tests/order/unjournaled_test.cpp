@@ -1,8 +1,8 @@
 // Without a journal nothing puts an image right again but e2fsck; what was synced is there once it has. A device that
 // loses all that was not flushed tells whether it was.
 #include "api/file_system.h"
-#include "device/memory_device.h"
-#include "device/recording_device.h"
+#include "tests/doubles/memory_device.h"
+#include "tests/doubles/recording_device.h"
 #include "tests/root.h"
 
 #include <fcntl.h>

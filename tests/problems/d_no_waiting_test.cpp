@@ -2,7 +2,7 @@
 // device, everything else goes on, also what changes the very pages and blocks that are being committed.
 #include "settled_image.h"
 
-#include "device/faulty_device.h"
+#include "tests/doubles/faulty_device.h"
 
 #include <chrono>
 #include <functional>

@@ -3,7 +3,7 @@
 // is half done.
 #include "settled_image.h"
 
-#include "device/faulty_device.h"
+#include "tests/doubles/faulty_device.h"
 
 #include <atomic>
 #include <random>

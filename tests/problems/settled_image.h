@@ -3,8 +3,8 @@
 #pragma once
 
 #include "api/file_system.h"
-#include "device/memory_device.h"
-#include "device/recording_device.h"
+#include "tests/doubles/memory_device.h"
+#include "tests/doubles/recording_device.h"
 #include "tests/crash/poisoned_file.h"
 #include "tests/root.h"
 

@@ -1,5 +1,5 @@
-#include "device/faulty_device.h"
-#include "device/memory_device.h"
+#include "tests/doubles/faulty_device.h"
+#include "tests/doubles/memory_device.h"
 #include "sync/thread.h"
 
 #include <gtest/gtest.h>

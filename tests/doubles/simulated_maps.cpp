@@ -1,4 +1,4 @@
-#include "mmap/simulated_maps.h"
+#include "tests/doubles/simulated_maps.h"
 
 #include "base/page.h"
 #include "sync/resource_tracking.h"

@@ -1,4 +1,4 @@
-#include "device/recording_device.h"
+#include "tests/doubles/recording_device.h"
 
 #include <algorithm>
 #include <utility>

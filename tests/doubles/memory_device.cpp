@@ -1,4 +1,4 @@
-#include "device/memory_device.h"
+#include "tests/doubles/memory_device.h"
 
 #include "sync/scheduler.h"
 

@@ -1,4 +1,4 @@
-#include "device/faulty_device.h"
+#include "tests/doubles/faulty_device.h"
 
 #include "sync/thread.h"
 
