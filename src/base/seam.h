@@ -1,4 +1,4 @@
-// ExtentStatusTree where a test may weaken the code, to see that the weakened design is found. In the product each is
+// Places where a test may weaken the code, to see that the weakened design is found. In the product each is
 // the constant true: nothing of it is left in the program or the library. The wrong designs are in tests/designs.
 #pragma once
 

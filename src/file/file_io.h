@@ -3,12 +3,12 @@
 #pragma once
 
 #include "base/bytes.h"
+#include "extent_status/mapping.h"
 #include "inode/access.h"
 #include "inode/inode.h"
 #include "inode/inode_table.h"
 #include "inode/orphan_list.h"
 #include "inode/range_iterator.h"
-#include "iomap/mapping.h"
 
 #include <functional>
 

@@ -2,7 +2,7 @@
 // take what they stand for as damage.
 #pragma once
 
-#include "inode/context.h"
+#include "extent_status/fs_context.h"
 
 namespace uext4 {
 

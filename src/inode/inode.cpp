@@ -1,6 +1,7 @@
 #include "inode/inode.h"
 
 #include "inode/added_features.h"
+#include "inode/inline_data.h"
 #include "inode/inode_table.h"
 #include "sync/atomic_point.h"
 
@@ -30,7 +31,7 @@ Inode::Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::
       size_(disk_size()),
       sizes_after_crash_(size_),
       map_(MapEnvironment{fs.buffers, fs.allocator}, *this),
-      extent_status_(*this),
+      extent_status_(fs, map_, *this),
       pages_(fs.pages, number.value) {
     call_lock.set_inode(number.value);
     map_lock.set_inode(number.value);
@@ -205,6 +206,8 @@ Result<BufferRef> Inode::get_table_write_access(Handle& handle) {
     TRY(handle.get_write_access(buffer));
     return buffer;
 }
+
+Result<void> Inode::clear_inline(Handle& handle) { return clear_inline_data(handle, *this); }
 
 Result<void> Inode::get_write_access(Handle& handle) {
     TRY(get_table_write_access(handle));

@@ -14,12 +14,12 @@
 
 #include "base/bytes.h"
 #include "extent/block_map.h"
+#include "extent_status/extent_status_tree.h"
+#include "extent_status/fs_context.h"
+#include "extent_status/uncommitted_moves.h"
 #include "format/inode.h"
-#include "inode/context.h"
-#include "inode/extent_status_tree.h"
 #include "inode/readahead_state.h"
 #include "inode/sizes_after_crash.h"
-#include "inode/uncommitted_moves.h"
 #include "pagecache/file_cache.h"
 #include "sync/mutex.h"
 
@@ -36,7 +36,7 @@ namespace uext4 {
 class InodeSlot;
 class InodeTable;
 
-class Inode final : public ExtentOwner {
+class Inode final : public ExtentStatusOwner {
 public:
     Inode(FsContext& fs, InodeTable& table, InodeNr number, std::vector<std::byte> raw);
     ~Inode() override;
@@ -75,7 +75,7 @@ public:
     bool has_links_hint() const { return has_links_.load(std::memory_order_acquire); }
     std::uint32_t flags() const;  // format::inode_flag bits
     bool has_flag(std::uint32_t flag) const { return (flags() & flag) != 0; }
-    bool is_inline() const;  // inline_data flag
+    bool is_inline() const override;  // inline_data flag
     // i_block is a map: neither contents, nor the target of a short symlink, nor a device's number.
     bool has_map() const;
     void set_mode(std::uint16_t mode);
@@ -93,9 +93,9 @@ public:
     void fill_stat(struct stat& out);     // takes map_lock
 
     // ---- size. map_lock held.
-    std::uint64_t size() const { return size_; }  // what users see
+    std::uint64_t size() const override { return size_; }  // what users see
     void set_size(std::uint64_t size);
-    std::uint64_t disk_size() const;  // i_size in raw()
+    std::uint64_t disk_size() const override;  // i_size in raw()
     void set_disk_size(std::uint64_t size);
     // The least size behind byte `from`, and within a block, that the file may have on disk after a cut: what that
     // block gets in its place lies behind the end then. None without a log, as nothing is kept from a cut. map_lock
@@ -114,8 +114,6 @@ public:
     Result<void> store(Handle& handle, bool data = true);
     // store() has failed for what matters to fdatasync.
     bool has_failed_store() const { return unstored_; }
-    // The inode's block, and the superblock's if the size needs a feature.
-    static constexpr unsigned store_credits() { return 2; }
     // The block of the table that it goes to. While somebody holds it, store() reads nothing.
     Result<BufferRef> read_inode_table_block();
     void note_times_pending() { set_times_pending(true); }
@@ -128,7 +126,7 @@ public:
     }
     const UncommittedMoves& uncommitted_moves() const { return uncommitted_moves_; }
     void note_uncommitted_shift(Tid tid) { uncommitted_moves_.note_shift(tid); }
-    void note_uncommitted_unmap(Tid tid, LogicalBlock first, LogicalBlock end) {
+    void note_uncommitted_unmap(Tid tid, LogicalBlock first, LogicalBlock end) override {
         uncommitted_moves_.note_unmap(tid, first, end, fs_.journal);
     }
 
@@ -136,7 +134,8 @@ public:
     void count_as_deleting();
     void end_counting_as_deleting();
 
-    // ---- ExtentOwner (map_lock held)
+    // ---- ExtentStatusOwner and ExtentOwner (map_lock held)
+    Result<void> clear_inline(Handle& handle) override;
     bool uses_extents() const override;
     // Its blocks are, or will be once it leaves the inode, an extent tree's.
     bool will_use_extents() const;

@@ -6,8 +6,8 @@
 //         ... range.length() bytes at range.at() live in range.run().place ...
 #pragma once
 
+#include "extent_status/mapping.h"
 #include "inode/inode.h"
-#include "iomap/mapping.h"
 
 #include <algorithm>
 #include <cstdint>

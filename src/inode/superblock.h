@@ -1,7 +1,7 @@
 // The superblock as a metadata buffer.
 #pragma once
 
-#include "inode/context.h"
+#include "extent_status/fs_context.h"
 
 #include <functional>
 

@@ -21,7 +21,7 @@
 
 namespace uext4 {
 
-// ExtentStatusTree where another thread may be chosen although this one could go on.
+// Points at which another thread may be chosen although this one could go on.
 enum class Point : std::uint8_t {
     Lock,        // before a lock is attempted
     TryLock,     // before a lock is tried

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "format/superblock.h"
-#include "inode/context.h"
+#include "extent_status/fs_context.h"
 
 #include <chrono>
 #include <optional>

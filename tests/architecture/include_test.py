@@ -16,8 +16,8 @@ import tempfile
 
 # Lower layers first. Layers in one tuple stand side by side and may not include each other.
 ORDER = [
-    ("base",), ("sync",), ("iomap",), ("format",), ("device",), ("journal", "pagecache"), ("alloc",), ("extent",),
-    ("inode",), ("mmap",), ("file",), ("namespace",), ("volume",), ("check",), ("api",),
+    ("base",), ("sync",), ("format",), ("device",), ("journal", "pagecache"), ("alloc",), ("extent",),
+    ("extent_status",), ("inode",), ("mmap",), ("file",), ("namespace",), ("volume",), ("check",), ("api",),
     ("sandbox",), ("capi", "cli", "fuse"),
 ]
 HEIGHT = {layer: height for height, layers in enumerate(ORDER) for layer in layers}

@@ -50,7 +50,7 @@ private:
     std::size_t length() { return (next() | next() << 8) % bytes_.size(); }
     ConstBytes bytes(std::size_t count) const { return ConstBytes(bytes_).first(count); }
 
-    // ExtentStatusTree of its contents, not of the void around it: whole units of allocation.
+    // Places of its contents, not of the void around it: whole units of allocation.
     struct Range {
         std::uint64_t offset, length;
     };

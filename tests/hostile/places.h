@@ -24,7 +24,7 @@ struct Place {
     bool replayed = false;     // part of the log, or what it overwrites: only recovery looks at it
 };
 
-// ExtentStatusTree of the seed, in a stable order: a few of each structure.
+// Places of the seed, in a stable order: a few of each structure.
 const std::vector<Place>& places_of(SeedKind kind);
 
 // The field's bytes, as a number.

@@ -45,7 +45,7 @@ void judge(const std::vector<Shape>& shapes) {
     for (const std::string& failure : failures) ADD_FAILURE() << failure;
 }
 
-// ExtentStatusTree by structure, of the seed.
+// Places by structure, of the seed.
 std::vector<const Place*> all(SeedKind kind, std::string_view structure) {
     std::vector<const Place*> out;
     for (const Place& place : places_of(kind))

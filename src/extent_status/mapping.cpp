@@ -1,4 +1,4 @@
-#include "iomap/mapping.h"
+#include "extent_status/mapping.h"
 
 namespace uext4 {
 

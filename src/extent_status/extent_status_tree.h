@@ -11,7 +11,9 @@
 
 #include "alloc/allocator.h"
 #include "extent/block_map.h"
-#include "iomap/mapping.h"
+#include "extent_status/fs_context.h"
+#include "extent_status/mapping.h"
+#include "extent_status/owner.h"
 
 #include <map>
 #include <memory>
@@ -20,11 +22,9 @@
 
 namespace uext4 {
 
-class Inode;
-
 class ExtentStatusTree {
 public:
-    explicit ExtentStatusTree(Inode& inode);
+    ExtentStatusTree(FsContext& fs, BlockMap& map, ExtentStatusOwner& owner);
     ~ExtentStatusTree();
 
     // The run at byte `offset`, at most `length` bytes, block-aligned outward. Past the format's limit: a hole.
@@ -183,7 +183,9 @@ private:
         std::shared_ptr<DeviceIo> next;
     };
 
-    Inode& inode_;
+    FsContext& fs_;
+    BlockMap& map_;
+    ExtentStatusOwner& owner_;
     Runs pending_;
     std::uint64_t unmapped_runs_ = 0, unmapped_blocks_ = 0;  // of pending_: delayed and allocated
     DelallocReservation data_reservation_, tree_reservation_;

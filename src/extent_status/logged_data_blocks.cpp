@@ -1,4 +1,4 @@
-#include "inode/logged_data_blocks.h"
+#include "extent_status/logged_data_blocks.h"
 
 #include <algorithm>
 #include <memory>

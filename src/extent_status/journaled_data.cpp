@@ -1,6 +1,5 @@
 // Blocks for contents that a handle takes to the log (data=journal): all of them or none, whatever fails on the way.
-#include "inode/extent_status_tree.h"
-#include "inode/inode.h"
+#include "extent_status/extent_status_tree.h"
 
 namespace uext4 {
 
@@ -20,8 +19,8 @@ Result<void> ExtentStatusTree::allocate_for_journaled_data(Handle& handle, Logic
     const LogicalBlock end(first.value + count);
     const std::vector<MappedRun> unwritten = TRY(unwritten_runs(first, count));
     // What can fail for want of room fails before anything is named.
-    const std::uint64_t blocks = BlockMap::tree_blocks_for(unwritten.size(), inode_.fs().block_size(), true);
-    Result<DelallocReservation> paid = inode_.fs().allocator.reserve(blocks, privileged);
+    const std::uint64_t blocks = BlockMap::tree_blocks_for(unwritten.size(), fs_.block_size(), true);
+    Result<DelallocReservation> paid = fs_.allocator.reserve(blocks, privileged);
     if (!paid && paid.error().code != ENOSPC) return fail(paid.error());
     UndoRecord done;
     done.reserved = TRY(reserve_holes(first, count, privileged));
@@ -29,11 +28,11 @@ Result<void> ExtentStatusTree::allocate_for_journaled_data(Handle& handle, Logic
     if (Result<LogicalBlock> reached = map_holes(handle, first, end, false, privileged, done.mapped); !reached)
         result = fail(reached.error());
     else if (*reached < end)
-        result = fail(ENOSPC, "inode {}: no room in the journal for {} blocks", inode_.number(), count);
+        result = fail(ENOSPC, "inode {}: no room in the journal for {} blocks", owner_.number(), count);
     if (result) result = convert_for_contents(handle, unwritten, std::move(paid), done);
     if (result) return {};
     // Where there is no way back either, what is in the transaction must not be committed.
-    if (Result<void> back = undo_journaled_data(handle, done); !back) inode_.fs().journal.abort(back.error());
+    if (Result<void> back = undo_journaled_data(handle, done); !back) fs_.journal.abort(back.error());
     return result;
 }
 
@@ -42,11 +41,11 @@ Result<void> ExtentStatusTree::convert_for_contents(Handle& handle, const std::v
     for (const MappedRun& run : unwritten) {
         const std::uint64_t last = run.logical.value + run.count;
         if (paid) {
-            TRY(inode_.map().set_unwritten(handle, run.logical, run.count, false, &*paid));
+            TRY(map_.set_unwritten(handle, run.logical, run.count, false, &*paid));
             done.converted.push_back({run.logical.value, run.count});
         } else if (!TRY(convert_whole_extents(handle, run.logical.value, last, last))) {
             // What is zeroed more than needed reads as it did.
-            return fail(ENOSPC, "inode {}: no room in the journal to cut an extent", inode_.number());
+            return fail(ENOSPC, "inode {}: no room in the journal to cut an extent", owner_.number());
         }
         invalidate();
     }
@@ -55,11 +54,11 @@ Result<void> ExtentStatusTree::convert_for_contents(Handle& handle, const std::v
 
 Result<void> ExtentStatusTree::undo_journaled_data(Handle& handle, const UndoRecord& done) {
     for (const Range& r : done.converted)
-        TRY(inode_.map().set_unwritten(handle, LogicalBlock(r.first), r.count, true, nullptr));
+        TRY(map_.set_unwritten(handle, LogicalBlock(r.first), r.count, true, nullptr));
     for (const Range& r : done.mapped) {
         const LogicalBlock reached = TRY(unmap_on_disk(handle, LogicalBlock(r.first), LogicalBlock(r.end())));
         if (reached.value > r.first)
-            return fail(ENOSPC, "inode {}: no room in the journal to take block {} back", inode_.number(), r.first);
+            return fail(ENOSPC, "inode {}: no room in the journal to take block {} back", owner_.number(), r.first);
     }
     invalidate();
     for (const Range& r : done.reserved) remove_pending(LogicalBlock(r.first), LogicalBlock(r.end()));

@@ -1,4 +1,4 @@
-#include "inode/uncommitted_moves.h"
+#include "extent_status/uncommitted_moves.h"
 
 #include <algorithm>
 

@@ -1,5 +1,5 @@
 // What the places that a transaction has moved tell of those that are asked for.
-#include "inode/uncommitted_moves.h"
+#include "extent_status/uncommitted_moves.h"
 
 #include "tests/fixtures/inode_volume.h"
 

@@ -1,7 +1,6 @@
 // What a file gives up: places that are promised or chosen, then those that are named. What a cluster keeps stays the
 // file's, and may be written to again at once.
-#include "inode/extent_status_tree.h"
-#include "inode/inode.h"
+#include "extent_status/extent_status_tree.h"
 
 #include <algorithm>
 
@@ -36,16 +35,16 @@ std::vector<std::pair<LogicalBlock, LogicalBlock>> ExtentStatusTree::partial_clu
     const LogicalBlock begins(round_up(first.value, ratio())), ends(round_down(end.value, ratio()));
     std::vector<std::pair<LogicalBlock, LogicalBlock>> kept;
     if (first < begins) kept.emplace_back(first, std::min(begins, end));
-    if (first <= ends && ends < end && end < inode_.map().max_block()) kept.emplace_back(ends, end);
+    if (first <= ends && ends < end && end < map_.max_block()) kept.emplace_back(ends, end);
     return kept;
 }
 
 Result<LogicalBlock> ExtentStatusTree::unmap_range(Handle& handle, LogicalBlock first, LogicalBlock end) {
-    if (ratio() > 1 && !inode_.is_inline()) {
+    if (ratio() > 1 && !owner_.is_inline()) {
         TRY(release_used_cluster(first.value / ratio()));
         TRY(release_used_cluster((end.value - 1) / ratio()));
         for (const auto& [unmap_range, to] : partial_cluster_blocks(first, end))
-            inode_.note_uncommitted_unmap(handle.tid(), unmap_range, to);
+            owner_.note_uncommitted_unmap(handle.tid(), unmap_range, to);
     }
     return unmap_on_disk(handle, first, end);
 }
@@ -69,7 +68,7 @@ Result<void> ExtentStatusTree::release_used_cluster(std::uint64_t cluster) {
 }
 
 Result<LogicalBlock> ExtentStatusTree::unmap_on_disk(Handle& handle, LogicalBlock first, LogicalBlock end) {
-    if (inode_.is_inline()) return first;
+    if (owner_.is_inline()) return first;
     invalidate();
     const std::uint64_t r = ratio();
     auto keeps = [&](LogicalBlock cluster_start) {
@@ -79,7 +78,7 @@ Result<LogicalBlock> ExtentStatusTree::unmap_on_disk(Handle& handle, LogicalBloc
             if (it->second.state == BlockState::allocated) return true;
         return false;
     };
-    return inode_.map().remove(handle, first, end, keeps);
+    return map_.remove(handle, first, end, keeps);
 }
 
 }  // namespace uext4

@@ -3,8 +3,8 @@
 
 #include "alloc/allocator.h"
 #include "base/result.h"
+#include "extent_status/logged_data_blocks.h"
 #include "format/superblock.h"
-#include "inode/logged_data_blocks.h"
 #include "journal/journal.h"
 #include "pagecache/page_cache.h"
 

@@ -1,6 +1,5 @@
 // Fallocate's unwritten blocks once they have been written: what follows in memory, then on disk.
-#include "inode/extent_status_tree.h"
-#include "inode/inode.h"
+#include "extent_status/extent_status_tree.h"
 
 #include <algorithm>
 
@@ -35,7 +34,7 @@ Result<LogicalBlock> ExtentStatusTree::convert_unwritten(Handle& handle, Logical
         cached_extent_.reset();
         const LogicalBlock start(it->first);
         const std::uint64_t n = it->second.count;
-        Result<void> done = inode_.map().set_unwritten(handle, start, n, false, nullptr);
+        Result<void> done = map_.set_unwritten(handle, start, n, false, nullptr);
         if (!done && done.error().code == ENOSPC) {
             const Result<bool> whole = convert_whole_extents(handle, start.value, start.value + n, reach.value);
             if (whole && !*whole) return start;
@@ -56,23 +55,23 @@ Result<LogicalBlock> ExtentStatusTree::convert_unwritten(Handle& handle, Logical
 // stays.
 Result<bool> ExtentStatusTree::convert_whole_extents(Handle& handle, std::uint64_t first, std::uint64_t end,
                                                      std::uint64_t reach) {
-    const std::uint64_t bs = inode_.fs().block_size();
+    const std::uint64_t bs = fs_.block_size();
     for (std::uint64_t at = first; at < end;) {
-        MappedRun whole = TRY(inode_.map().find_extent(LogicalBlock(at)));
+        MappedRun whole = TRY(map_.find_extent(LogicalBlock(at)));
         const std::uint64_t behind = whole.logical.value + whole.count;
         at = std::min(end, behind);
         if (!whole.unwritten) continue;
-        const std::uint64_t in_file = std::max(at, divide_up(inode_.disk_size(), bs));
+        const std::uint64_t in_file = std::max(at, divide_up(owner_.disk_size(), bs));
         const std::uint64_t keep = std::min(behind, std::max(in_file, end_of_converting(whole.logical.value, reach)));
         whole.count = keep - whole.logical.value;
         if (!handle.extend(credits())) return false;
         TRY(zero_unwritten(handle, whole));
-        Result<void> done = inode_.map().set_unwritten(handle, whole.logical, whole.count, false, nullptr);
-        if (!done && done.error().code == ENOSPC && keep < behind && divide_up(inode_.size(), bs) <= keep &&
+        Result<void> done = map_.set_unwritten(handle, whole.logical, whole.count, false, nullptr);
+        if (!done && done.error().code == ENOSPC && keep < behind && divide_up(owner_.size(), bs) <= keep &&
             end_of_converting(keep, behind) == keep) {
             if (TRY(unmap_on_disk(handle, LogicalBlock(keep), LogicalBlock(behind))).value > keep) return false;
             if (!handle.extend(credits())) return false;
-            done = inode_.map().set_unwritten(handle, whole.logical, whole.count, false, nullptr);
+            done = map_.set_unwritten(handle, whole.logical, whole.count, false, nullptr);
         }
         TRY(done);
     }
@@ -89,7 +88,7 @@ std::uint64_t ExtentStatusTree::end_of_converting(std::uint64_t from, std::uint6
 
 Result<void> ExtentStatusTree::zero_unwritten(Handle& handle, const MappedRun& extent) {
     constexpr std::uint64_t most_bytes = 1u << 20;
-    const std::uint64_t bs = inode_.fs().block_size(), end = extent.logical.value + extent.count;
+    const std::uint64_t bs = fs_.block_size(), end = extent.logical.value + extent.count;
     const std::vector<std::byte> zeros(std::min(most_bytes, extent.count * bs));
     for (std::uint64_t at = extent.logical.value; at < end;) {
         auto it = run_at_or_after(at);
@@ -101,11 +100,11 @@ Result<void> ExtentStatusTree::zero_unwritten(Handle& handle, const MappedRun& e
         const std::uint64_t n = std::min<std::uint64_t>(limit - at, zeros.size() / bs);
         const BlockNr block = extent.physical + (at - extent.logical.value);
         // An image that was left without a name counts as freed from here on.
-        TRY(inode_.fs().logged_data_blocks.revoke(handle, block, n));
-        if (inode_.fs().journal.has_uncommitted_frees(block, n))
+        TRY(fs_.logged_data_blocks.revoke(handle, block, n));
+        if (fs_.journal.has_uncommitted_frees(block, n))
             return fail(ENOSPC, "inode {}: block {} was freed by a transaction that is not durable yet",
-                        inode_.number(), block);
-        TRY(inode_.fs().device.write(block.value * bs, ConstBytes(zeros).first(n * bs)));
+                        owner_.number(), block);
+        TRY(fs_.device.write(block.value * bs, ConstBytes(zeros).first(n * bs)));
         at += n;
     }
     return {};
@@ -113,7 +112,7 @@ Result<void> ExtentStatusTree::zero_unwritten(Handle& handle, const MappedRun& e
 
 Result<LogicalBlock> ExtentStatusTree::map_range(Handle& handle, LogicalBlock first, std::uint64_t count,
                                                  LogicalBlock reach) {
-    const std::uint64_t bs = inode_.fs().block_size();
+    const std::uint64_t bs = fs_.block_size();
     LogicalBlock at = first;
     const LogicalBlock end(first.value + count);
     mark_converting(first, count);

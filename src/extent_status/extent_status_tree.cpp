@@ -1,8 +1,6 @@
-#include "inode/extent_status_tree.h"
+#include "extent_status/extent_status_tree.h"
 
 #include "format/extent.h"
-#include "inode/inline_data.h"
-#include "inode/inode.h"
 
 #include <algorithm>
 #include <utility>
@@ -14,10 +12,11 @@ namespace {
 constexpr std::uint64_t lookup_window = 1u << 20;
 }  // namespace
 
-ExtentStatusTree::ExtentStatusTree(Inode& inode) : inode_(inode) {}
+ExtentStatusTree::ExtentStatusTree(FsContext& fs, BlockMap& map, ExtentStatusOwner& owner)
+    : fs_(fs), map_(map), owner_(owner) {}
 ExtentStatusTree::~ExtentStatusTree() = default;
 
-std::uint64_t ExtentStatusTree::ratio() const { return inode_.fs().geometry.cluster_ratio; }
+std::uint64_t ExtentStatusTree::ratio() const { return fs_.geometry.cluster_ratio; }
 
 ExtentStatusTree::Runs::iterator ExtentStatusTree::run_at_or_after(std::uint64_t block) {
     auto it = pending_.upper_bound(block);
@@ -86,9 +85,9 @@ void ExtentStatusTree::merge_around(std::uint64_t block) {
 }
 
 Result<MappedRun> ExtentStatusTree::lookup_on_disk(LogicalBlock from, std::uint64_t max) {
-    if (inode_.is_inline()) return MappedRun{from, max, BlockNr(), false};
+    if (owner_.is_inline()) return MappedRun{from, max, BlockNr(), false};
     if (!cached_extent_ || from < cached_extent_->logical || from >= cached_extent_->logical + cached_extent_->count)
-        cached_extent_ = TRY(inode_.map().lookup(from, std::max(max, lookup_window)));
+        cached_extent_ = TRY(map_.lookup(from, std::max(max, lookup_window)));
     MappedRun run = *cached_extent_;
     const std::uint64_t skip = from - run.logical;
     run.logical = from;
@@ -110,7 +109,7 @@ Result<std::optional<MappedRun>> ExtentStatusTree::next_unpending_extent(std::ui
 }
 
 Result<Mapping> ExtentStatusTree::lookup(std::uint64_t offset, std::uint64_t length) {
-    const std::uint64_t bs = inode_.fs().block_size();
+    const std::uint64_t bs = fs_.block_size();
     const std::uint64_t first = offset / bs;
     const std::uint64_t count = std::max<std::uint64_t>(1, divide_up(offset % bs + length, bs));
     Mapping out;
@@ -131,12 +130,12 @@ Result<Mapping> ExtentStatusTree::lookup(std::uint64_t offset, std::uint64_t len
     }
     std::uint64_t limit = count;
     if (it != pending_.end()) limit = std::min(limit, it->first - first);
-    if (inode_.is_inline() && first == 0) {
+    if (owner_.is_inline() && first == 0) {
         out.state = BlockState::inline_data;
         out.length = bs;
         return out;
     }
-    if (LogicalBlock(first) >= inode_.map().max_block()) {
+    if (LogicalBlock(first) >= map_.max_block()) {
         out.length = limit * bs;
         return out;
     }
@@ -185,9 +184,9 @@ Result<std::uint64_t> ExtentStatusTree::clusters_needed(std::uint64_t first, std
 }
 
 std::uint64_t ExtentStatusTree::tree_blocks_for(std::uint64_t runs, std::uint64_t blocks) const {
-    const bool extents = inode_.uses_extents() || inode_.is_inline();
-    if (!extents) runs += blocks / (inode_.fs().block_size() / 4);
-    return BlockMap::tree_blocks_for(runs, inode_.fs().block_size(), extents);
+    const bool extents = owner_.uses_extents() || owner_.is_inline();
+    if (!extents) runs += blocks / (fs_.block_size() / 4);
+    return BlockMap::tree_blocks_for(runs, fs_.block_size(), extents);
 }
 
 std::uint64_t ExtentStatusTree::min_free_for_one_block() const { return (1 + tree_blocks_for(1, 1)) * ratio(); }
@@ -196,7 +195,7 @@ std::uint64_t ExtentStatusTree::min_free_for_one_block() const { return (1 + tre
 Result<void> ExtentStatusTree::reserve_tree_blocks(bool privileged) {
     const std::uint64_t needed = tree_blocks_for(unmapped_runs_, unmapped_blocks_);
     if (needed <= tree_reservation_.clusters()) return {};
-    tree_reservation_.merge(TRY(inode_.fs().allocator.reserve(needed - tree_reservation_.clusters(), privileged)));
+    tree_reservation_.merge(TRY(fs_.allocator.reserve(needed - tree_reservation_.clusters(), privileged)));
     return {};
 }
 
@@ -229,7 +228,7 @@ Result<std::vector<ExtentStatusTree::Range>> ExtentStatusTree::reserve_holes(Log
         if (run->hole()) {
             Result<std::uint64_t> clusters = clusters_needed(at, run->count);
             Result<DelallocReservation> claim =
-                clusters ? inode_.fs().allocator.reserve(*clusters, privileged) : fail(clusters.error());
+                clusters ? fs_.allocator.reserve(*clusters, privileged) : fail(clusters.error());
             if (!claim) {
                 result = fail(claim.error());
                 break;
@@ -262,7 +261,7 @@ Result<void> ExtentStatusTree::reserve_inline_block(bool privileged, bool beyond
     auto it = run_at_or_after(0);
     if (it != pending_.end() && it->first == 0) return {};
     const auto may_lack = [beyond_space](const Error& why) { return beyond_space && why.code == ENOSPC; };
-    Result<DelallocReservation> claim = inode_.fs().allocator.reserve(1, privileged);
+    Result<DelallocReservation> claim = fs_.allocator.reserve(1, privileged);
     if (claim) data_reservation_.merge(std::move(*claim));
     else if (!may_lack(claim.error())) return fail(claim.error());
     add_run(0, PendingRun{1, BlockState::delayed, BlockNr(), nullptr});
@@ -276,7 +275,7 @@ Result<void> ExtentStatusTree::reserve_inline_block(bool privileged, bool beyond
 }
 
 Result<BlockNr> ExtentStatusTree::allocation_goal(LogicalBlock logical) {
-    const std::uint64_t block = logical.value, bs = inode_.fs().block_size();
+    const std::uint64_t block = logical.value, bs = fs_.block_size();
     // Just behind a block of the file; 0 where that has no place.
     const auto behind = [&](std::uint64_t one) -> Result<BlockNr> {
         auto it = run_at_or_after(one);
@@ -286,10 +285,10 @@ Result<BlockNr> ExtentStatusTree::allocation_goal(LogicalBlock logical) {
         return run.hole() ? BlockNr() : run.physical + 1;
     };
     const BlockNr goal = block > 0 ? TRY(behind(block - 1)) : BlockNr();
-    if (!goal) return inode_.fs().allocator.goal_for(inode_.number());
+    if (!goal) return fs_.allocator.goal_for(owner_.number());
     // The block in which the file ends may be kept aside: its place among the others, to which it goes when it is full,
     // stays free.
-    if (block > 1 && inode_.size() / bs == block - 1 && inode_.size() % bs != 0)
+    if (block > 1 && owner_.size() / bs == block - 1 && owner_.size() % bs != 0)
         if (const BlockNr place = TRY(behind(block - 2)); place && place + 1 != goal) return place + 1;
     return goal;
 }
@@ -304,10 +303,9 @@ Result<ExtentStatusTree::AllocatedRun> ExtentStatusTree::allocate_run(LogicalBlo
     out.state = BlockState::allocated;
     if (r == 1) {
         // A file's first blocks lie beside those of its neighbours; one that grows keeps room to grow in.
-        const InodeNr grows = first.value && (!wanted || wanted->is_growing) ? inode_.number() : InodeNr();
+        const InodeNr grows = first.value && (!wanted || wanted->is_growing) ? owner_.number() : InodeNr();
         const BlockNr goal = wanted ? wanted->block : TRY(allocation_goal(first));
-        auto grant =
-            std::make_shared<Allocation>(TRY(inode_.fs().allocator.allocate(goal, count, paid, privileged, grows)));
+        auto grant = std::make_shared<Allocation>(TRY(fs_.allocator.allocate(goal, count, paid, privileged, grows)));
         out.count = std::min(count, grant->count());
         out.block = grant->first();
         if (grant->count() > out.count) grant = std::make_shared<Allocation>(grant->split_front(out.count));
@@ -322,8 +320,7 @@ Result<ExtentStatusTree::AllocatedRun> ExtentStatusTree::allocate_run(LogicalBlo
         // Of several, each whole and a hole: as many as an extent can name.
         if (how == ClusterPolicy::together && inside == 0)
             room = std::max(r, round_down(std::min<std::uint64_t>(count, format::max_unwritten_length), r));
-        backing.allocation =
-            std::make_shared<Allocation>(TRY(inode_.fs().allocator.allocate(goal, room, paid, privileged)));
+        backing.allocation = std::make_shared<Allocation>(TRY(fs_.allocator.allocate(goal, room, paid, privileged)));
         if (backing.allocation->count() > room) *backing.allocation = backing.allocation->split_front(room);
         room = backing.allocation->count();
         backing.base = backing.allocation->first();
@@ -339,7 +336,7 @@ Result<ExtentStatusTree::AllocatedRun> ExtentStatusTree::allocate(LogicalBlock f
                                                                   const std::optional<AllocationGoal>& goal) {
     auto it = split_at(first.value);
     if (it == pending_.end() || it->first != first.value || it->second.state != BlockState::delayed)
-        return fail(EIO, "inode {}: block {} is not reserved", inode_.number(), first);
+        return fail(EIO, "inode {}: block {} is not reserved", owner_.number(), first);
     count = std::min(count, it->second.count);
     PendingRun run;
     // With clusters, a block may have been reserved beside mapped ones that are gone since: it has no promise of its
@@ -401,7 +398,7 @@ Result<void> ExtentStatusTree::revert_to_delayed(LogicalBlock first, std::uint64
         }
         const std::shared_ptr<Allocation> grant = it->second.allocation;
         it = erase_run(it);
-        inode_.fs().allocator.avoid(std::move(*grant));
+        fs_.allocator.avoid(std::move(*grant));
         ++sequence_;
         TRY(reserve_delalloc(LogicalBlock(start), n, true));
         it = run_at_or_after(start + n);
@@ -411,28 +408,27 @@ Result<void> ExtentStatusTree::revert_to_delayed(LogicalBlock first, std::uint64
 
 // Sets the run's bits and extents in one handle. The inline area gives way to block 0.
 Result<void> ExtentStatusTree::map_blocks(Handle& handle, std::uint64_t first, PendingRun& run, bool unwritten) {
-    if (inode_.is_inline() && first != 0)
-        return fail(EIO, "inode {}: block {} would be named before block 0 of inline data", inode_.number(), first);
+    if (owner_.is_inline() && first != 0)
+        return fail(EIO, "inode {}: block {} would be named before block 0 of inline data", owner_.number(), first);
     std::uint64_t counted = 0;
     if (run.allocation && *run.allocation) {
         counted = run.allocation->count();
-        TRY(inode_.fs().allocator.mark_used(handle, *run.allocation));
+        TRY(fs_.allocator.mark_used(handle, *run.allocation));
     }
     cached_extent_.reset();
     const auto name = [&]() -> Result<void> {
-        if (inode_.is_inline()) {
-            TRY(inode_.get_write_access(handle));  // the contents leave the inode only where nothing fails afterwards
-            TRY(clear_inline_data(handle, inode_));
+        if (owner_.is_inline()) {
+            TRY(owner_.get_write_access(handle));  // the contents leave the inode only where nothing fails afterwards
+            TRY(owner_.clear_inline(handle));
         }
         DelallocReservation* paid = tree_reservation_.clusters() ? &tree_reservation_ : nullptr;
-        return inode_.map().insert(handle, MappedRun{LogicalBlock(first), run.count, run.block, unwritten}, paid,
-                                   counted);
+        return map_.insert(handle, MappedRun{LogicalBlock(first), run.count, run.block, unwritten}, paid, counted);
     };
     Result<void> named = name();
     if (!named && counted) {
         const BlockNr start = run.block - (ratio() > 1 ? first % ratio() : 0);
         // Whoever tries again names the same blocks, which have the data.
-        Result<Allocation> again = inode_.fs().allocator.unmark_used(handle, start, counted);
+        Result<Allocation> again = fs_.allocator.unmark_used(handle, start, counted);
         if (again) *run.allocation = std::move(*again);
         else run.allocation.reset();
     }
@@ -508,7 +504,7 @@ Result<LogicalBlock> ExtentStatusTree::allocate_unwritten(Handle& handle, Logica
 }
 
 std::uint64_t ExtentStatusTree::pending_sectors() const {
-    const std::uint64_t sectors = inode_.fs().block_size() / 512;
+    const std::uint64_t sectors = fs_.block_size() / 512;
     if (ratio() == 1) return unmapped_blocks_ * sectors;
     // Of a cluster that is in use nothing more is promised.
     std::uint64_t blocks = data_reservation_.clusters() * ratio();
@@ -526,7 +522,7 @@ std::uint64_t ExtentStatusTree::reserved_blocks() const {
 }
 
 unsigned ExtentStatusTree::credits() {
-    return inode_.map().credits() + Allocator::mark_used_credits() + Inode::store_credits() + 1;
+    return map_.credits() + Allocator::mark_used_credits() + ExtentStatusOwner::store_credits() + 1;
 }
 
 std::optional<LogicalBlock> ExtentStatusTree::first_pending(LogicalBlock from) const {
