@@ -193,9 +193,9 @@ Result<void> OpenFile::check_can_start_writing() {
     std::uint64_t least = 0;
     {
         MutexLock guard(inode_->map_lock);
-        const ExtentStatusTree& places = inode_->extent_status();
-        if (inode_->is_inline() || inode_->block_count_512() != 0 || places.reserved_blocks() != 0) return {};
-        least = places.min_free_for_one_block();
+        const DelallocSpace& delalloc = inode_->delalloc();
+        if (inode_->is_inline() || inode_->block_count_512() != 0 || delalloc.reserved_blocks() != 0) return {};
+        least = delalloc.min_free_for_one_block();
     }
     return fs_.retry_on_enospc([&]() -> Result<void> {
         const std::uint64_t left = available_blocks();

@@ -44,7 +44,7 @@ Result<void> prepare_to_unmap(Inode& inode, LogicalBlock first, LogicalBlock end
     bool any_kept = false;
     {
         MutexLock guard(inode.map_lock);
-        any_kept = !inode.is_inline() && !inode.extent_status().partial_cluster_blocks(first, end).empty();
+        any_kept = !inode.is_inline() && !inode.extent_mapper().partial_cluster_blocks(first, end).empty();
     }
     return any_kept ? prepare_to_zero(inode) : Result<void>();
 }

@@ -101,17 +101,17 @@ Result<void> look_with_block(Inode& inode, RangeIterator& range, bool may_use_re
     const std::uint64_t bs = inode.fs().block_size();
     const LogicalBlock first(range.at() / bs);
     MutexLock guard(inode.map_lock);
-    ExtentStatusTree& places = inode.extent_status();
+    DelallocSpace& delalloc = inode.delalloc();
     (void)TRY(range.load_locked());
     if (range.mapping().state == BlockState::hole) {
-        TRY(places.reserve_delalloc(first, range.length() / bs, may_use_reserve));
+        TRY(delalloc.reserve(first, range.length() / bs, may_use_reserve));
         progress.promised = range.run_end();
         (void)TRY(range.load_locked());
     }
     if (range.mapping().state == BlockState::delayed) {
-        const ExtentStatusTree::AllocatedRun g = TRY(places.allocate(first, range.length() / bs, may_use_reserve));
+        const DelallocSpace::AllocatedRun g = TRY(delalloc.allocate(first, range.length() / bs, may_use_reserve));
         // Others look into the file meanwhile, and must not see what the device has there.
-        if (UEXT4_SEAM(new_blocks_expect_data)) places.set_data_pending(first, first + g.count);
+        if (UEXT4_SEAM(new_blocks_expect_data)) inode.extent_status().set_data_pending(first, first + g.count);
         (void)TRY(range.load_locked());
     }
     return {};
@@ -166,7 +166,7 @@ Result<void> give_up_promised(Inode& inode, DirectProgress& progress) {
         const MutexLock map(inode.map_lock);
         for (; at < end; at += bs) {
             const bool stored_to = folio && folio->dirty >> at % fs / bs & 1;
-            if (!stored_to) inode.extent_status().remove_pending(LogicalBlock(at / bs), LogicalBlock(at / bs + 1));
+            if (!stored_to) inode.delalloc().release(LogicalBlock(at / bs), LogicalBlock(at / bs + 1));
         }
     }
     progress.promised = 0;
@@ -179,7 +179,7 @@ Result<void> name_blocks(Inode& inode, std::uint64_t offset, std::uint64_t end) 
     bool change = false;
     {
         MutexLock guard(inode.map_lock);
-        credits = inode.extent_status().credits() + Inode::store_credits();
+        credits = inode.extent_mapper().credits() + Inode::store_credits();
         for (RangeIterator range(inode, offset, end); !change && TRY(range.load_locked()); range.next())
             change = range.mapping().state != BlockState::mapped;
         change = change || stable_size(inode, WritebackData::missing, end) != inode.disk_size();
@@ -191,7 +191,7 @@ Result<void> name_blocks(Inode& inode, std::uint64_t offset, std::uint64_t end) 
     while (at < last) {
         {
             MutexLock guard(inode.map_lock);
-            at = TRY(inode.extent_status().map_range(handle, at, last.value - at.value, last));
+            at = TRY(inode.extent_mapper().map_range(handle, at, last.value - at.value, last));
             // All before it has been written back, and a part without a name stays outside of the file.
             const std::uint64_t there = at < last ? at.value * bs : end;
             const std::uint64_t size = stable_size(inode, WritebackData::missing, there);

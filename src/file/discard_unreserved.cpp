@@ -16,7 +16,7 @@ Result<BlockMask> homeless(Inode& inode, const Folio& folio) {
         RangeIterator range(inode, start + slot * bs, start + (slot + 1) * bs);
         (void)TRY(range.load_locked());
         if (range.mapping().state == BlockState::delayed)
-            inode.extent_status().remove_pending(LogicalBlock(start / bs + slot), LogicalBlock(start / bs + slot + 1));
+            inode.delalloc().release(LogicalBlock(start / bs + slot), LogicalBlock(start / bs + slot + 1));
         else if (range.mapping().state != BlockState::hole) continue;
         found |= BlockMask{1} << slot;
     }

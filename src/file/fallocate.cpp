@@ -13,7 +13,7 @@ namespace {
 
 unsigned change_credits(Inode& inode) {
     MutexLock guard(inode.map_lock);
-    return inode.extent_status().credits() + Inode::store_credits();
+    return inode.extent_mapper().credits() + Inode::store_credits();
 }
 
 // Contents of inline files go to a block first: ranges are about blocks.
@@ -46,7 +46,7 @@ Result<void> allocate_range(Inode& inode, std::uint64_t offset, std::uint64_t le
         MutexLock guard(inode.map_lock);
         TRY(inode.get_write_access(handle));  // what cannot be stored is met before the file grows
         const std::uint64_t n = std::min<std::uint64_t>(last - at, 1u << 16);
-        Result<LogicalBlock> reached = inode.extent_status().allocate_unwritten(handle, LogicalBlock(at), n, reserve);
+        Result<LogicalBlock> reached = inode.extent_mapper().allocate_unwritten(handle, LogicalBlock(at), n, reserve);
         if (!reached) result = fail(reached.error());
         else at = reached->value;
         // Not before all of it is there: where a later step finds no space, the file has not grown.
@@ -146,7 +146,7 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
             Handle handle = TRY(inode.fs().journal.start(change_credits(inode)));
             MutexLock guard(inode.map_lock);
             const std::uint64_t at = range.at();
-            if (at == first) inode.extent_status().remove_pending(LogicalBlock(first / bs), LogicalBlock(last / bs));
+            if (at == first) inode.delalloc().release(LogicalBlock(first / bs), LogicalBlock(last / bs));
             (void)TRY(range.load_locked());
             const LogicalBlock block(at / bs);
             std::uint64_t blocks = range.length() / bs;
@@ -161,7 +161,7 @@ Result<void> make_unwritten(Inode& inode, std::uint64_t first, std::uint64_t las
                 inode.extent_status().invalidate();
                 range.advance_to(at + blocks * bs);
             } else if (range.mapping().state == BlockState::hole) {
-                range.advance_to(TRY(inode.extent_status().allocate_unwritten(handle, block, blocks, reserve)).value *
+                range.advance_to(TRY(inode.extent_mapper().allocate_unwritten(handle, block, blocks, reserve)).value *
                                  bs);
             } else {
                 range.next();
@@ -201,7 +201,7 @@ Result<void> punch_blocks(Inode& inode, std::uint64_t first, std::uint64_t end) 
     Handle handle = TRY(inode.fs().journal.start(change_credits(inode) + OrphanList::credits()));
     {
         MutexLock guard(inode.map_lock);
-        inode.extent_status().remove_pending(LogicalBlock(first / bs), LogicalBlock(end / bs));
+        inode.delalloc().release(LogicalBlock(first / bs), LogicalBlock(end / bs));
     }
     TRY(remove_blocks(inode, handle, LogicalBlock(first / bs), LogicalBlock(end / bs)));
     MutexLock guard(inode.map_lock);

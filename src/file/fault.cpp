@@ -47,8 +47,7 @@ Result<void> store_ordered(Inode& inode, LockedFolio& folio, const Span& span, b
     {
         MutexLock guard(inode.map_lock);
         const bool stays_inline = inode.is_inline() && !inode.extent_status().has_pending();
-        if (!stays_inline)
-            TRY(inode.extent_status().reserve_delalloc(LogicalBlock(span.first), span.count, may_use_reserve));
+        if (!stays_inline) TRY(inode.delalloc().reserve(LogicalBlock(span.first), span.count, may_use_reserve));
         update_mtime_ctime(inode);
     }
     inode.pages().mark_dirty(folio, span.mask);
@@ -60,13 +59,13 @@ Result<void> store_journaled(Inode& inode, LockedFolio& folio, const Span& span,
     unsigned credits = 0;
     {
         MutexLock guard(inode.map_lock);
-        credits = inode.extent_status().credits();
+        credits = inode.extent_mapper().credits();
     }
     const auto blocks = static_cast<unsigned>(span.count);
     handle = TRY(inode.fs().journal.start(credits * blocks + blocks + 4));
     {
         MutexLock guard(inode.map_lock);
-        TRY(inode.extent_status().allocate_for_journaled_data(handle, LogicalBlock(span.first), span.count,
+        TRY(inode.extent_mapper().allocate_for_journaled_data(handle, LogicalBlock(span.first), span.count,
                                                               may_use_reserve));
         update_mtime_ctime(inode);
         TRY(inode.store(handle));

@@ -44,7 +44,7 @@ Result<void> read_map(Inode& inode, LogicalBlock first) {
 
 unsigned shift_credits(Inode& inode) {
     MutexLock guard(inode.map_lock);
-    return 2 * inode.extent_status().credits() + Inode::store_credits() + OrphanList::credits();
+    return 2 * inode.extent_mapper().credits() + Inode::store_credits() + OrphanList::credits();
 }
 
 std::uint64_t unit(const Inode& inode) {

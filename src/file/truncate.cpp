@@ -145,7 +145,7 @@ Result<void> shrink(Inode& inode, std::uint64_t size, OrphanList& orphans) {
     if (tail.folio) TRY(zero_tail(handle, inode, size, tail));
     {
         MutexLock guard(inode.map_lock);
-        inode.extent_status().remove_pending(first, LogicalBlock(~std::uint64_t{0}));
+        inode.delalloc().release(first, LogicalBlock(~std::uint64_t{0}));
         inode.set_size(size);
         inode.truncate_incomplete.store(!inode.is_inline());
         const std::vector<std::byte> old = inode.is_inline() ? TRY(read_inline_data(inode)) : std::vector<std::byte>();
@@ -190,7 +190,7 @@ Result<void> grow(Inode& inode, std::uint64_t size, bool may_use_reserve) {
 
 unsigned truncate_credits(Inode& inode) {
     MutexLock guard(inode.map_lock);
-    return inode.extent_status().credits() + Inode::store_credits() + OrphanList::credits();
+    return inode.extent_mapper().credits() + Inode::store_credits() + OrphanList::credits();
 }
 
 Result<BufferRef> pin_inode_table_block(Inode& inode) {
@@ -227,10 +227,10 @@ Result<void> remove_blocks(Inode& inode, Handle& handle, LogicalBlock first, Log
             MutexLock guard(inode.map_lock);
             const LogicalBlock last = std::min(end, inode.map().max_block());
             if (first >= last) return {};
-            const LogicalBlock reached = TRY(inode.extent_status().unmap_range(handle, first, last));
+            const LogicalBlock reached = TRY(inode.extent_mapper().unmap_range(handle, first, last));
             TRY(inode.store(handle));
             if (reached <= first) return {};
-            credits = inode.extent_status().credits() + Inode::store_credits() + OrphanList::credits();
+            credits = inode.extent_mapper().credits() + Inode::store_credits() + OrphanList::credits();
         }
         TRY(handle.restart(credits));
     }
@@ -294,7 +294,7 @@ Result<void> delete_locked(Inode& inode, InodeTable& inodes, OrphanList& orphans
         MutexLock flush(inode.flush_lock);
         inode.pages().remove(0, ~std::uint64_t{0});
         MutexLock map(inode.map_lock);
-        inode.extent_status().remove_pending(LogicalBlock(0), LogicalBlock(~std::uint64_t{0}));
+        inode.delalloc().release(LogicalBlock(0), LogicalBlock(~std::uint64_t{0}));
         inode.count_as_deleting();
     }
     const unsigned attributes = xattr_credits(inode);

@@ -79,7 +79,7 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
         unsigned credits = 0;
         {
             MutexLock guard(inode.map_lock);
-            credits = inode.extent_status().credits();
+            credits = inode.extent_mapper().credits();
         }
         handle = TRY(
             inode.fs().journal.start(credits * static_cast<unsigned>(fs / bs) + static_cast<unsigned>(fs / bs) + 4));
@@ -92,11 +92,10 @@ Result<void> write_in_folio(Inode& inode, std::uint64_t index, std::uint64_t ins
             inode.is_inline() && !inode.extent_status().has_pending() && end <= max_inline_size(inode);
         if (!stays_inline) {
             if (journaled) {
-                TRY(inode.extent_status().allocate_for_journaled_data(handle, LogicalBlock(first), count,
+                TRY(inode.extent_mapper().allocate_for_journaled_data(handle, LogicalBlock(first), count,
                                                                       request.may_use_reserve));
             } else {
-                Result<void> promised =
-                    inode.extent_status().reserve_delalloc(LogicalBlock(first), count, request.may_use_reserve);
+                Result<void> promised = inode.delalloc().reserve(LogicalBlock(first), count, request.may_use_reserve);
                 const bool taken_anyway = !promised && promised.error().code == ENOSPC && request.may_exceed_space &&
                                           may_go_beyond_space(pages);
                 if (!taken_anyway) TRY(promised);
@@ -141,8 +140,7 @@ Result<std::size_t> write_run(Inode& inode, std::uint64_t index, ConstBytes in, 
     LockedFolioRange run = TRY(pages.lock_range_for_change(index, in.size() / fs));
     const std::size_t bytes = run.size() * fs;
     MutexLock guard(inode.map_lock);
-    if (inode.is_inline() ||
-        !inode.extent_status().reserve_delalloc(LogicalBlock(start / bs), bytes / bs, request.may_use_reserve))
+    if (inode.is_inline() || !inode.delalloc().reserve(LogicalBlock(start / bs), bytes / bs, request.may_use_reserve))
         return std::size_t{0};
     const BlockMask all = blocks_of(0, fs, bs);
     for (std::size_t i = 0; i < run.size(); ++i) {
@@ -189,13 +187,13 @@ Result<void> convert_inline_to_blocks(Inode& inode, bool may_use_reserve, std::u
         unsigned credits = 0;
         {
             MutexLock guard(inode.map_lock);
-            credits = inode.extent_status().credits();
+            credits = inode.extent_mapper().credits();
         }
         Handle handle = TRY(inode.fs().journal.start(credits + 4));
         {
             MutexLock guard(inode.map_lock);
             if (!inode.is_inline()) return {};
-            TRY(inode.extent_status().allocate_for_journaled_data(handle, LogicalBlock(0), 1, may_use_reserve));
+            TRY(inode.extent_mapper().allocate_for_journaled_data(handle, LogicalBlock(0), 1, may_use_reserve));
             TRY(inode.store(handle));
         }
         TRY(journal_folio_blocks(handle, inode, folio, 1));
@@ -207,7 +205,7 @@ Result<void> convert_inline_to_blocks(Inode& inode, bool may_use_reserve, std::u
         MutexLock guard(inode.map_lock);
         if (!inode.is_inline()) return {};
         const bool may_lack = beyond_space && may_go_beyond_space(inode.pages());
-        TRY(inode.extent_status().reserve_inline_block(may_use_reserve, may_lack));
+        TRY(inode.delalloc().reserve_inline_block(may_use_reserve, may_lack));
     }
     inode.pages().mark_dirty(folio, 1);
     return {};

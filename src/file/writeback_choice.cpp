@@ -31,17 +31,17 @@ Result<bool> WritebackPass::is_followed_by_data(LogicalBlock at) const {
 
 // A file that ends within its last block is appended to again, perhaps: until the block is full it is kept aside, and
 // then goes behind the one before, so that the file does not become a piece for each time.
-Result<ExtentStatusTree::AllocationGoal> WritebackPass::goal_for(LogicalBlock at) {
-    BlockNr behind = TRY(inode_.extent_status().allocation_goal(at));
+Result<DelallocSpace::AllocationGoal> WritebackPass::goal_for(LogicalBlock at) {
+    BlockNr behind = TRY(inode_.delalloc().allocation_goal(at));
     // What fallocate has put there shows where this one has been.
     RangeIterator next(inode_, (at.value + 1) * bs_, (at.value + 2) * bs_);
     if (const Result<bool> seen = next.load_locked(); seen && *seen && next.mapping().state == BlockState::unwritten)
         behind = BlockNr(next.block().value - 1);
-    if (inode_.size() >= (at.value + 1) * bs_) return ExtentStatusTree::AllocationGoal{behind, true};
+    if (inode_.size() >= (at.value + 1) * bs_) return DelallocSpace::AllocationGoal{behind, true};
     if (inode_.eof_block_goal < behind + too_near || inode_.eof_block_goal > behind + most_aside)
         inode_.eof_block_goal = std::min(behind + std::clamp(at.value, least_aside, most_aside),
                                          BlockNr(inode_.fs().geometry.blocks_count - 1));
-    return ExtentStatusTree::AllocationGoal{inode_.eof_block_goal, false};
+    return DelallocSpace::AllocationGoal{inode_.eof_block_goal, false};
 }
 
 // The next end within a block behind byte `from`: one that a cut may leave, or where the file ends now.
@@ -69,7 +69,7 @@ Result<void> WritebackPass::prepare_relocations() {
     for (std::uint64_t from = 0;;) {
         LogicalBlock at;
         BlockNr old;
-        ExtentStatusTree::AllocationGoal goal;
+        DelallocSpace::AllocationGoal goal;
         bool goes_on = false, must_leave = false;
         {
             MutexLock guard(inode_.map_lock);
@@ -91,7 +91,7 @@ Result<void> WritebackPass::prepare_relocations() {
             must_leave = place == BlockState::mapped || emptied;
             // Where the block before has no place yet, it stays near its own.
             goes_on = TRY(is_followed_by_data(at));
-            goal = goes_on ? TRY(goal_for(at)) : ExtentStatusTree::AllocationGoal{old};
+            goal = goes_on ? TRY(goal_for(at)) : DelallocSpace::AllocationGoal{old};
         }
         std::optional<OutOfPlaceWrite> swap = prepare_out_of_place_write(inode_, at, old, goal.block, goal.is_growing);
         // What others have freed may be had once it is durable.
@@ -145,7 +145,6 @@ std::uint64_t WritebackPass::run_length(std::size_t item, std::uint64_t slot) co
 }
 
 Result<void> WritebackPass::plan_range(std::uint64_t logical, std::uint64_t count, std::size_t item) {
-    ExtentStatusTree& places = inode_.extent_status();
     RangeIterator range(inode_, logical * bs_, (logical + count) * bs_);
     (void)TRY(range.load_locked());
     if (range.mapping().state == BlockState::hole) {
@@ -167,7 +166,7 @@ Result<void> WritebackPass::plan_range(std::uint64_t logical, std::uint64_t coun
     }
     if (s.state == BlockState::mapped || s.state == BlockState::unwritten) plan_out_of_place(s);
     if (is_in_place(s)) plan_logged(s);
-    if (s.state == BlockState::mapped) places.note_overwrite();
+    if (s.state == BlockState::mapped) inode_.extent_status().note_overwrite();
     if (!segments_.empty() && !s.relocation && !s.logged) {
         Segment& last = segments_.back();
         if (last.state == s.state && !last.relocation && !last.logged && last.deferred == s.deferred &&
@@ -182,9 +181,9 @@ Result<void> WritebackPass::plan_range(std::uint64_t logical, std::uint64_t coun
 }
 
 Result<void> WritebackPass::plan_allocated(Segment& s) {
-    std::optional<ExtentStatusTree::AllocationGoal> goal;
+    std::optional<DelallocSpace::AllocationGoal> goal;
     if (!relocations_.empty() && relocations_.back().at.value + 1 == s.first)
-        goal = ExtentStatusTree::AllocationGoal{relocations_.back().allocation.first() + 1};
+        goal = DelallocSpace::AllocationGoal{relocations_.back().allocation.first() + 1};
     if (const std::uint64_t size = inode_.size(), last = size / bs_; inode_.eof_block_goal && size % bs_ != 0) {
         if (last > s.first && last < s.first + s.count) s.count = last - s.first;
         if (last == s.first) {
@@ -192,8 +191,8 @@ Result<void> WritebackPass::plan_allocated(Segment& s) {
             goal = TRY(goal_for(LogicalBlock(last)));
         }
     }
-    const ExtentStatusTree::AllocatedRun granted =
-        TRY(inode_.extent_status().allocate(LogicalBlock(s.first), s.count, true, goal));
+    const DelallocSpace::AllocatedRun granted =
+        TRY(inode_.delalloc().allocate(LogicalBlock(s.first), s.count, true, goal));
     s.count = granted.count;
     s.block = granted.block;
     s.state = BlockState::allocated;
@@ -332,7 +331,7 @@ Result<void> WritebackPass::defer_for_space(Segment s, const Error& why) {
 Result<void> WritebackPass::reserve_some(std::uint64_t logical, std::uint64_t count) {
     for (;; count /= 2) {
         const bool privileged = !inode_.has_unreserved_data.load();
-        Result<void> promised = inode_.extent_status().reserve_delalloc(LogicalBlock(logical), count, privileged);
+        Result<void> promised = inode_.delalloc().reserve(LogicalBlock(logical), count, privileged);
         if (promised || promised.error().code != ENOSPC || count == 1) return promised;
     }
 }

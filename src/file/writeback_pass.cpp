@@ -172,11 +172,11 @@ void WritebackPass::retry_elsewhere() {
 
 void WritebackPass::retry_allocation(Segment& s, std::vector<Segment>& again) {
     MutexLock guard(inode_.map_lock);
-    ExtentStatusTree& places = inode_.extent_status();
-    if (!places.revert_to_delayed(LogicalBlock(s.first), s.count)) return;
+    DelallocSpace& delalloc = inode_.delalloc();
+    if (!delalloc.revert(LogicalBlock(s.first), s.count)) return;
     std::vector<Segment> fresh;
     for (std::uint64_t n = 0; n < s.count;) {
-        Result<ExtentStatusTree::AllocatedRun> g = places.allocate(LogicalBlock(s.first + n), s.count - n, true);
+        Result<DelallocSpace::AllocatedRun> g = delalloc.allocate(LogicalBlock(s.first + n), s.count - n, true);
         if (!g) return;
         fresh.push_back({s.first + n, g->count, BlockState::allocated, g->block, s.item});
         n += g->count;
@@ -191,7 +191,7 @@ void WritebackPass::retry_allocation(Segment& s, std::vector<Segment>& again) {
         guard.lock();
         // The next pass begins with others.
         for (const Segment& f : fresh)
-            if (!f.result && !places.revert_to_delayed(LogicalBlock(f.first), f.count)) return;
+            if (!f.result && !delalloc.revert(LogicalBlock(f.first), f.count)) return;
         return;
     }
     s = fresh.front();
@@ -213,7 +213,7 @@ void WritebackPass::retry_out_of_place(Segment& s) {
         unsigned credits = out_of_place_write_credits() + Inode::store_credits();
         {
             MutexLock guard(inode_.map_lock);
-            credits += inode_.extent_status().credits();
+            credits += inode_.extent_mapper().credits();
         }
         Result<Handle> handle = fs.journal.start(credits);
         if (!handle) return;
@@ -268,7 +268,7 @@ Result<void> WritebackPass::map() {
         for (const Segment& s : segments_)
             change = change || (s.result && (s.state != BlockState::mapped || s.relocation || s.logged));
         change = change || size_before(all_mapped) != inode_.disk_size();
-        credits = inode_.extent_status().credits() + Inode::store_credits() +
+        credits = inode_.extent_mapper().credits() + Inode::store_credits() +
                   (relocations_.empty() ? 0 : out_of_place_write_credits()) + (logged_ ? 1 : 0);
         if (change) table = TRY(inode_.read_inode_table_block());
     }
@@ -323,7 +323,7 @@ Result<void> WritebackPass::map_run(Handle& handle, const Segment& s, LogicalBlo
             for (bool has_room = true; has_room;) {
                 (void)TRY(range.load_locked());
                 const LogicalBlock next(range.run_end() / bs_);
-                const LogicalBlock at = TRY(inode_.extent_status().map_range(handle, LogicalBlock(range.at() / bs_),
+                const LogicalBlock at = TRY(inode_.extent_mapper().map_range(handle, LogicalBlock(range.at() / bs_),
                                                                              range.length() / bs_, reach));
                 range.advance_to(at.value * bs_);
                 if (const std::uint64_t size = size_before(at.value); size != inode_.disk_size()) {
@@ -403,7 +403,7 @@ Result<void> WritebackPass::store_inline(Handle& handle, const Segment& s) {
     const Result<void> stored = write_inline_data(handle, inode_, contents);
     if (stored || stored.error().code != ENOSPC) return stored;
     // The attributes grew meanwhile: another pass writes block 0.
-    TRY(inode_.extent_status().reserve_inline_block(true));
+    TRY(inode_.delalloc().reserve_inline_block(true));
     items_[s.item].failed = true;
     first_failure_ = 0;
     converted_inline_ = true;

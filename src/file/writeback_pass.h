@@ -82,7 +82,7 @@ private:
     bool has_uncommitted_unmap(LogicalBlock at) const UEXT4_REQUIRES(inode_.map_lock);
     Result<void> prepare_relocations();
     Result<bool> is_followed_by_data(LogicalBlock at) const;
-    Result<ExtentStatusTree::AllocationGoal> goal_for(LogicalBlock at);
+    Result<DelallocSpace::AllocationGoal> goal_for(LogicalBlock at);
     Result<void> plan();
     Result<void> plan_range(std::uint64_t logical, std::uint64_t count, std::size_t item)
         UEXT4_REQUIRES(inode_.map_lock);

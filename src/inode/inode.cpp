@@ -158,7 +158,7 @@ void Inode::fill_stat(struct stat& out) {
     out.st_rdev = device_number();
     out.st_size = is_directory() && links() == 0 ? 0 : static_cast<off_t>(size_);  // nothing can be in it any more
     out.st_blksize = fs_.block_size();
-    const std::uint64_t promised = extent_status_.pending_sectors();
+    const std::uint64_t promised = delalloc_.sectors();
     out.st_blocks = static_cast<blkcnt_t>(block_count_512() + promised);
     // Bytes that live in the inode count as sectors, as Linux counts them: programs take a file without any for a hole.
     // Once they have outgrown it, their blocks are promised.
@@ -256,7 +256,7 @@ Result<void> Inode::add_blocks(Handle& handle, std::int64_t fs_blocks) {
 
 void Inode::count_as_deleting() {
     counts_as_deleting_ = true;
-    const std::uint64_t blocks = block_count_512() / (fs_.block_size() / 512) + extent_status_.reserved_blocks();
+    const std::uint64_t blocks = block_count_512() / (fs_.block_size() / 512) + delalloc_.reserved_blocks();
     const auto has = static_cast<std::int64_t>(blocks);
     fs_.allocator.add_pending_free_blocks(has - std::exchange(deleting_blocks_, has));
 }

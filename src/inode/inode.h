@@ -14,7 +14,7 @@
 
 #include "base/bytes.h"
 #include "extent/block_map.h"
-#include "extent_status/extent_status_tree.h"
+#include "extent_status/extent_mapper.h"
 #include "extent_status/fs_context.h"
 #include "extent_status/uncommitted_moves.h"
 #include "format/inode.h"
@@ -104,9 +104,12 @@ public:
     // Without the lock, for hints and unlocked readers; may be stale by the time it is used.
     std::uint64_t size_hint() const { return __atomic_load_n(&size_, __ATOMIC_ACQUIRE); }
 
-    ExtentStatusTree& extent_status() { return extent_status_; }  // map_lock held for all its methods
-    BlockMap& map() { return map_; }                              // map_lock held for all its methods
-    bool journals_data() const;                                   // data=journal, by option or flag `j` (regular files)
+    // map_lock held for all methods of these
+    ExtentStatusTree& extent_status() { return extent_status_; }
+    DelallocSpace& delalloc() { return delalloc_; }
+    ExtentMapper& extent_mapper() { return extent_mapper_; }
+    BlockMap& map() { return map_; }  // map_lock held for all its methods
+    bool journals_data() const;       // data=journal, by option or flag `j` (regular files)
 
     // ---- storing. map_lock held.
     // Copies raw() with its checksum to the inode table under `handle` (one credit) and notes its tid. `data`: the
@@ -200,6 +203,8 @@ private:
     std::atomic<std::uint32_t> references_{0};
     BlockMap map_;
     ExtentStatusTree extent_status_;
+    DelallocSpace delalloc_{extent_status_};
+    ExtentMapper extent_mapper_{extent_status_, delalloc_};
     FileCache pages_;
 };
 

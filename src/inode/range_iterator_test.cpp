@@ -13,7 +13,7 @@ protected:
     void allocate(std::uint64_t first, std::uint64_t count) {
         Handle handle = volume.start();
         MutexLock map(file->map_lock);
-        EXPECT_EQ(value_of(file->extent_status().allocate_unwritten(handle, LogicalBlock(first), count, false)).value,
+        EXPECT_EQ(value_of(file->extent_mapper().allocate_unwritten(handle, LogicalBlock(first), count, false)).value,
                   first + count);
         file->extent_status().invalidate();
         expect_ok(file->store(handle));
@@ -21,7 +21,7 @@ protected:
     void remove(std::uint64_t first, std::uint64_t end) {
         Handle handle = volume.start();
         MutexLock map(file->map_lock);
-        (void)value_of(file->extent_status().unmap_range(handle, LogicalBlock(first), LogicalBlock(end)));
+        (void)value_of(file->extent_mapper().unmap_range(handle, LogicalBlock(first), LogicalBlock(end)));
         expect_ok(file->store(handle));
     }
     // As writeback does where the device does not take the old one.

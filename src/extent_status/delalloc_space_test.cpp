@@ -1,25 +1,24 @@
-// What is promised for data that has no blocks yet.
+// Reservations for data that has no blocks yet.
 #include "tests/fixtures/inode_volume.h"
 
 namespace uext4 {
 namespace {
 
 // However many of its blocks are written, one by one.
-TEST(Promises, AClusterIsPromisedOnce) {
+TEST(DelallocSpace, AClusterIsReservedOnce) {
     TestVolume volume{"-b 4096 -O bigalloc -C 65536"};
     constexpr std::uint64_t ratio = 16;
     const InodeRef file = volume.make();
     const Allocator& space = volume.fs().allocator;
     MutexLock map(file->map_lock);
-    ExtentStatusTree& places = file->extent_status();
-    expect_ok(places.reserve_delalloc(LogicalBlock(3), 1, false));
+    DelallocSpace& delalloc = file->delalloc();
+    expect_ok(delalloc.reserve(LogicalBlock(3), 1, false));
     const std::uint64_t one = space.reserved_clusters();
     EXPECT_GE(one, 1u);
-    for (std::uint64_t block = 0; block < ratio; ++block)
-        expect_ok(places.reserve_delalloc(LogicalBlock(block), 1, false));
+    for (std::uint64_t block = 0; block < ratio; ++block) expect_ok(delalloc.reserve(LogicalBlock(block), 1, false));
     EXPECT_LT(space.reserved_clusters(), one + 4);  // for a time there were two runs, which is more for the tree
     // All of them give it back.
-    places.remove_pending(LogicalBlock(0), LogicalBlock(ratio));
+    delalloc.release(LogicalBlock(0), LogicalBlock(ratio));
     EXPECT_EQ(space.reserved_clusters(), 0u);
 }
 
