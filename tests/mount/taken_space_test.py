@@ -128,11 +128,16 @@ def root_synced(_, path):
     os.close(root)
 
 
+def to_be_replaced(path):
+    return path.with_name(f"{path.name}.replaced")
+
+
 def renamed_over(_, path):
-    (path.parent / "replaced").write_bytes(b"")
-    is_refused(os.rename, path, path.parent / "replaced")  # where the new file has data without space
+    other = to_be_replaced(path)
+    check(other.exists(), f"{other} was not made while there was space for its name")
+    is_refused(os.rename, path, other)  # where the new file has data without space
     if not path.exists():
-        os.rename(path.parent / "replaced", path)
+        os.rename(other, path)
 
 
 def made(make, path):
@@ -192,6 +197,7 @@ def somebody_takes_all(scratch, filler):
     first = content("first", 20 * MIB)
     fd = os.open(top / "first", os.O_RDWR | os.O_CREAT)
     os.pwrite(fd, first, 0)
+    to_be_replaced(top / "first").touch()
     taker = os.open(top / "taker", os.O_RDWR | os.O_CREAT)
     filler(taker, top / "taker")
     check_has(fd, first, filler.__name__)
@@ -238,6 +244,8 @@ def more_than_there_is(scratch, look):
     size = frozen_file_size()
     os.posix_fallocate(taker, 0, space.f_bavail * space.f_bsize - size * 5 // 3)  # for one of them, not for two
     names = ("one", "two", "three")
+    for name in names:
+        to_be_replaced(top / name).touch()
     expected = {name: content(name, size) for name in names}
     # A process that inherited the files would wait for the thaw when it closes them.
     verbs = [subprocess.Popen(["sh", "-c", f'read go && exec "$0" {verb} "$1"', scratch.program, top],
