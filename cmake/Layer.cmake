@@ -5,7 +5,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     list(APPEND UEXT4_WARNINGS -Wshadow=local)
 else()
     # clang has no -Wshadow=local; its -Wshadow already leaves members alone. The statement expression is how TRY works.
-    list(APPEND UEXT4_WARNINGS -Wshadow -Wno-gnu-statement-expression)
+    list(APPEND UEXT4_WARNINGS -Wshadow -Wno-gnu-statement-expression -Wthread-safety -Werror=thread-safety)
 endif()
 
 # uext4_warnings(TARGET): the warnings every target of ours is compiled with.

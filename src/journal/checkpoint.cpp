@@ -13,16 +13,17 @@ constexpr std::size_t pass_bytes = 8u << 20;
 
 }  // namespace
 
-void JournalState::checkpoint_oldest(MutexLock& guard) {
+void JournalState::checkpoint_oldest() {
     Tid last = 0;
     std::size_t blocks = 0;
     for (const auto& [tid, checkpoint] : checkpoints) {
         if (last && (blocks + checkpoint.buffers.size()) * block_size > pass_bytes) break;
         // A block that the running transaction has changed cannot go home as it is.
+        const Transaction* const now = running.get();
         const bool held_up =
-            running && std::ranges::any_of(checkpoint.buffers, [this](const auto& entry) {
-                const bool is_changed = entry.second->transaction_.load() == running->tid;
-                const bool is_freed = running->freed_blocks.contains(entry.first);
+            now && std::ranges::any_of(checkpoint.buffers, [now](const auto& entry) {
+                const bool is_changed = entry.second->transaction_.load() == now->tid;
+                const bool is_freed = now->freed_blocks.contains(entry.first);
                 return (is_changed && UEXT4_SEAM(home_is_committed)) || (is_freed && UEXT4_SEAM(home_is_not_freed));
             });
         if (held_up) break;
@@ -31,7 +32,7 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
     }
     if (!last) {
         // The running transaction is committed first, which moves the block to its own list.
-        commit_running(guard);
+        commit_running();
         return;
     }
     const auto end = checkpoints.upper_bound(last);
@@ -60,10 +61,10 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
     }
     std::ranges::sort(images, {}, [](const LogImage& i) { return i.block.value; });
     checkpoint_writing = true;
-    guard.unlock();
+    release_lock();
     Result<void> home = write_in_place(images);
     if (home && !options.barrier) home = flush_completed_writes(device);
-    guard.lock();
+    retake_lock();
     checkpoint_writing = false;
     ++checkpoint_writes_done;
     changed.notify_all();
@@ -87,12 +88,12 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         const std::uint32_t sequence = empty ? log_sequence : checkpoints.begin()->second.sequence;
         tail_update_pending = true;
         if (!UEXT4_SEAM(tail_counts)) newest_tid_out_of_log.store(last);
-        guard.unlock();
+        release_lock();
         written.clear();
         for (BlockNr block : data_blocks) buffers.invalidate(block);
         // J4: the blocks are home and flushed; only then the tail moves.
         home = write_super(start, sequence);
-        guard.lock();
+        retake_lock();
         tail_update_pending = false;
         if (home) {
             newest_tid_out_of_log.store(last);
@@ -101,18 +102,18 @@ void JournalState::checkpoint_oldest(MutexLock& guard) {
         }
     }
     if (!home) {
-        guard.unlock();
+        release_lock();
         abort(home.error());
-        guard.lock();
+        retake_lock();
     }
     changed.notify_all();
 }
 
-Result<void> JournalState::empty_log(MutexLock& guard) {
+Result<void> JournalState::empty_log() {
     const std::uint32_t sequence = log_sequence;
-    guard.unlock();
+    release_lock();
     Result<void> r = write_super(0, sequence);
-    guard.lock();
+    retake_lock();
     return r;
 }
 

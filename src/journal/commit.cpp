@@ -10,7 +10,7 @@
 namespace uext4 {
 
 // The running transaction becomes durable. Invariants J1 to J3, J5.
-void JournalState::commit_running(MutexLock& guard) {
+void JournalState::commit_running() {
     running->locked = true;
     while (running->handles > 0 && !aborted.load())
         drained.wait(lock, handles_resource("handles of transaction", running->tid), writer_location);
@@ -52,16 +52,17 @@ void JournalState::commit_running(MutexLock& guard) {
     std::ranges::sort(images, {}, [](const LogImage& i) { return i.block.value; });
 
     const std::uint32_t log_start = head;
+    const std::uint64_t space = log_free;
     std::uint64_t used = 0;
-    guard.unlock();
+    release_lock();
     if (!UEXT4_SEAM(freed_when_durable)) t.run_durable_callbacks();
     Result<void> written = copied;
     if (written && !t.empty()) {
-        if (has_log) written = write_log(t, images, used);
+        if (has_log) written = write_log(t, images, space, used);
         else written = write_in_place(images);
     }
     if (!written) abort(written.error());
-    guard.lock();
+    retake_lock();
     if (!written) {
         changed.notify_all();
         return;
@@ -88,7 +89,7 @@ void JournalState::commit_running(MutexLock& guard) {
     // Freed blocks: older images of theirs need not go home any more.
     for (const std::uint64_t number : t.freed_blocks) remove_from_checkpoints(number);
     std::unique_ptr<Transaction> done = std::move(committing);
-    guard.unlock();
+    release_lock();
     std::vector<BlockNr> data_blocks;
     if (!has_log) {
         // Home already, and no checkpoint comes that would take file contents out of the cache.
@@ -102,7 +103,7 @@ void JournalState::commit_running(MutexLock& guard) {
     for (const BlockNr block : data_blocks) buffers.invalidate(block);
     for (const std::uint64_t number : done->freed_blocks) buffers.invalidate(BlockNr(number));
     done->run_durable_callbacks();
-    guard.lock();
+    retake_lock();
     // Whoever waited for it finds what it freed free.
     durable_tid = done->tid;
     changed.notify_all();

@@ -54,16 +54,16 @@ bool JournalState::has_log_space(std::uint64_t committed_blocks, std::uint64_t c
            checkpoint_bytes() + committed_bytes <= options.max_checkpoint_bytes;
 }
 
-void JournalState::commit_after_making_space(MutexLock& guard) {
+void JournalState::commit_after_making_space() {
     const Tid tid = running->tid;
-    const auto leaves_room = [this](const Transaction& t) {
+    const auto leaves_room = [this](const Transaction& t) UEXT4_REQUIRES(lock) {
         return has_log_space(log_blocks_for(t, t.blocks() + t.outstanding_credits), t.bytes(block_size));
     };
     while (UEXT4_SEAM(log_has_room) && !checkpoints.empty() && !leaves_room(*running)) {
-        checkpoint_oldest(guard);
+        checkpoint_oldest();
         if (aborted.load() || !running || running->tid != tid) return;
     }
-    commit_running(guard);
+    commit_running();
 }
 
 void JournalState::begin_writing(SourceLocation where) {
@@ -78,18 +78,19 @@ void JournalState::end_writing() {
 }
 
 template <class Work>
-bool JournalState::with_log_writer(MutexLock& guard, Work work, SourceLocation where) {
+bool JournalState::with_log_writer(Work work, SourceLocation where) {
     begin_writing(where);
+    writer_holds_lock = true;
     bool done = true;
     try {
         done = work();
     } catch (const std::exception& e) {
-        if (guard.is_held()) guard.unlock();
+        if (writer_holds_lock) lock.unlock();
         try {
             abort(Error{ENOMEM, e.what()});
         } catch (const std::exception&) {  // told to nobody, then
         }
-        guard.lock();
+        retake_lock();
     }
     end_writing();
     // Somebody may wait to commit what ran meanwhile, or for the journal's thread to be idle.
@@ -99,32 +100,32 @@ bool JournalState::with_log_writer(MutexLock& guard, Work work, SourceLocation w
 
 // One piece of work: commits first, then checkpoints, one transaction at a time. False when there is none. The caller
 // is the writer.
-bool JournalState::do_work(MutexLock& guard) {
+bool JournalState::do_work() {
     if (running && commit_wanted >= running->tid) {
-        commit_after_making_space(guard);
+        commit_after_making_space();
         return true;
     }
     if (running && options.commit_interval.count() > 0 && running->started.count() != 0 &&
         monotonic_now() - running->started >= options.commit_interval) {
-        commit_after_making_space(guard);
+        commit_after_making_space();
         return true;
     }
     if (!checkpoints.empty() &&
         (checkpoint_wanted >= checkpoints.begin()->first || space_wanted || needs_checkpoint())) {
-        checkpoint_oldest(guard);
+        checkpoint_oldest();
         return true;
     }
     if (space_wanted && running && running->handles == 0 && !running->empty()) {
-        commit_running(guard);
+        commit_running();
         return true;
     }
     space_wanted = false;
     if (!clean_wanted) return false;
     if (has_log && !running && checkpoints.empty()) {
-        if (Result<void> r = empty_log(guard); !r) {
-            guard.unlock();
+        if (Result<void> r = empty_log(); !r) {
+            release_lock();
             abort(r.error());
-            guard.lock();
+            retake_lock();
         }
     }
     clean_wanted = false;  // now that it is done: who waits for it says next that nothing needs to be replayed
@@ -163,7 +164,7 @@ void JournalState::run() {
             work.wait(lock);
             continue;
         }
-        if (with_log_writer(guard, [&] { return do_work(guard); }, SourceLocation::current())) continue;
+        if (with_log_writer([&]() UEXT4_REQUIRES(lock) { return do_work(); }, SourceLocation::current())) continue;
         if (stop) break;
         if (std::exchange(work_requested, false)) {
             changed.notify_all();
@@ -182,17 +183,20 @@ void JournalState::run() {
     changed.notify_all();
 }
 
-// By the caller's own thread, unless somebody writes already. lists held.
-void JournalState::commit_in_caller(MutexLock& guard, SourceLocation where) {
-    const auto commit = [&] {
-        commit_after_making_space(guard);
+// In the calling thread, while no thread is the log writer.
+void JournalState::commit_in_caller(SourceLocation where) {
+    const auto commit = [&]() UEXT4_REQUIRES(lock) {
+        commit_after_making_space();
         return true;
     };
-    with_log_writer(guard, commit, where);
+    with_log_writer(commit, where);
     if (thread_waits || needs_checkpoint()) work.notify_all();
 }
 
-Journal::Journal(std::unique_ptr<JournalState> state) : state_(std::move(state)) { state_->owner = this; }
+Journal::Journal(std::unique_ptr<JournalState> state) : state_(std::move(state)) {
+    state_->owner = this;
+    if (state_->has_log) state_->log_free = state_->layout.ring_end() - state_->layout.first;
+}
 
 Journal::~Journal() {
     JournalState& s = *state_;
@@ -261,7 +265,6 @@ Result<std::unique_ptr<Journal>> Journal::open(BufferCache& buffers, const std::
     s->head = resumes ? s->layout.start : s->layout.first;
     s->log_in_use = resumes;
     const std::uint64_t ring = s->layout.ring_end() - s->layout.first;
-    s->log_free = ring;
     s->log_sequence = s->layout.sequence ? s->layout.sequence : 1;
     // One transaction must hold all that fast commits did, and has the log for itself.
     const std::uint64_t most = resumes ? ring - ring / 16 - std::min<std::uint64_t>(ring / 4, 32) : ring / 4;
@@ -383,7 +386,7 @@ Result<void> Journal::commit(Tid tid, SourceLocation where) {
     tid = std::min(tid, s.next_tid - 1);
     s.commit_wanted = std::max(s.commit_wanted, tid);
     while (s.durable_tid < tid && !s.aborted.load() && !s.stopped) {
-        if (!s.writing && s.running && s.running->tid <= tid) s.commit_in_caller(guard, where);
+        if (!s.writing && s.running && s.running->tid <= tid) s.commit_in_caller(where);
         else s.changed.wait(s.lock, s.log_writer_resource("commit of transaction", tid), where);
     }
     if (s.is_synchronous() && s.has_work()) s.wake(where);

@@ -81,83 +81,102 @@ struct JournalState {
     std::uint32_t log_sequence = 1;
 
     mutable Mutex lock{Rank::Journal, "Journal::lists"};
-    CondVar changed{"journal"};      // a transaction was committed, space came, handles stopped
-    CondVar work{"journal work"};    // for the journal's thread
-    CondVar drained{"handles"};      // the locked transaction has no open handle any more
-    bool writing = false;            // somebody is the writer
-    SourceLocation writer_location;  // where it became that
-    bool thread_waits = false;       // the journal's thread waits for the writer to end
-    bool thread_idle = false;        // it waits without a time limit: start_commit_timer() wakes it
-    bool work_requested = false;     // is_synchronous(): a thread waits for it to have done its work
-    std::unique_ptr<Transaction> running;
-    std::unique_ptr<Transaction> committing;
-    std::uint64_t committing_log_blocks = 0;  // what it takes of log_free at most
-    std::map<Tid, Checkpoint> checkpoints;
-    std::unordered_map<std::uint64_t, Tid>
-        checkpoint_of_block;  // of which of them a block is: all blocks of all of them
-    std::uint64_t log_free = 0;
-    bool checkpoint_writing = false;           // images of a checkpoint are on their way
-    std::uint64_t checkpoint_writes_done = 0;  // of such images
-    bool tail_update_pending = false;  // what left `checkpoints` is added to log_free once the superblock tells of it
-    Tid next_tid = 1, durable_tid = 0, commit_wanted = 0;
+    CondVar changed{"journal"};                             // a transaction was committed, space came, handles stopped
+    CondVar work{"journal work"};                           // for the journal's thread
+    CondVar drained{"handles"};                             // the locked transaction has no open handle any more
+    bool writing UEXT4_GUARDED_BY(lock) = false;            // a thread is the log writer
+    SourceLocation writer_location UEXT4_GUARDED_BY(lock);  // where it became that
+    bool thread_waits UEXT4_GUARDED_BY(lock) = false;       // the journal's thread waits for the writer to end
+    bool thread_idle UEXT4_GUARDED_BY(lock) = false;     // it waits without a time limit: start_commit_timer() wakes it
+    bool work_requested UEXT4_GUARDED_BY(lock) = false;  // is_synchronous(): a thread waits until its work is done
+    // The lock guards what these point to as well. The writer alone reads `committing` without it.
+    std::unique_ptr<Transaction> running UEXT4_GUARDED_BY(lock);
+    std::unique_ptr<Transaction> committing UEXT4_GUARDED_BY(lock);
+    std::uint64_t committing_log_blocks UEXT4_GUARDED_BY(lock) = 0;  // what it takes of log_free at most
+    std::map<Tid, Checkpoint> checkpoints UEXT4_GUARDED_BY(lock);
+    // In which of them a block is: all blocks of all of them.
+    std::unordered_map<std::uint64_t, Tid> checkpoint_of_block UEXT4_GUARDED_BY(lock);
+    std::uint64_t log_free UEXT4_GUARDED_BY(lock) = 0;
+    bool checkpoint_writing UEXT4_GUARDED_BY(lock) = false;           // images of a checkpoint are on their way
+    std::uint64_t checkpoint_writes_done UEXT4_GUARDED_BY(lock) = 0;  // of such images
+    // What left `checkpoints` is added to log_free once the superblock on disk says so.
+    bool tail_update_pending UEXT4_GUARDED_BY(lock) = false;
+    Tid next_tid UEXT4_GUARDED_BY(lock) = 1, durable_tid UEXT4_GUARDED_BY(lock) = 0;
+    Tid commit_wanted UEXT4_GUARDED_BY(lock) = 0;
+    Tid checkpoint_wanted UEXT4_GUARDED_BY(lock) = 0;  // transactions up to this one are to be checkpointed
+    bool space_wanted UEXT4_GUARDED_BY(lock) = false, clean_wanted UEXT4_GUARDED_BY(lock) = false;
+    bool stop UEXT4_GUARDED_BY(lock) = false, stopped UEXT4_GUARDED_BY(lock) = false;
+    JournalCounters counters UEXT4_GUARDED_BY(lock);
     std::atomic<Tid> newest_tid_out_of_log{0};
-    std::uint64_t checkpoint_wanted = 0;  // transactions up to this tid are to go home
-    bool space_wanted = false, clean_wanted = false, stop = false, stopped = false;
     std::atomic<bool> aborted{false};
-    Error abort_reason;
-    int recorded_error = 0;  // found at open
-    JournalCounters counters;
+    Error abort_reason;             // written once, before `aborted`
+    int recorded_error = 0;         // found at open
+    bool writer_holds_lock = true;  // for the log writer alone: see release_lock()
     unsigned max_credits = 0;
     std::uint64_t max_log_blocks = 0;  // what one transaction may take in the log
     Thread thread;
 
-    // ---- what is waited for; lists held
+    // ---- what threads wait for
     HeldResource log_writer_resource(const char* for_what, Tid tid) const { return {&writing, for_what, tid}; }
     HeldResource handles_resource(const char* what, Tid tid) const { return {this, what, tid}; }
-    void begin_writing(SourceLocation where);
-    void end_writing();
-    // ---- handle.cpp; lists held
-    void add_block(Transaction& t, std::uint64_t block, bool fresh, unsigned& credits);
-    void start_commit_timer(Transaction& t);
+    void begin_writing(SourceLocation where) UEXT4_REQUIRES(lock);
+    void end_writing() UEXT4_REQUIRES(lock);
+    // ---- handle.cpp
+    void add_block(Transaction& t, std::uint64_t block, bool fresh, unsigned& credits) UEXT4_REQUIRES(lock);
+    void start_commit_timer(Transaction& t) UEXT4_REQUIRES(lock);
     // ---- synchronous.cpp
     // The journal's thread works only while a thread waits for it.
     bool is_synchronous() const { return options.fixed_time.has_value(); }
-    bool has_work() const;
-    // Has the journal's thread look for work; in turn, waits until it has none. lists held; given up meanwhile.
+    bool has_work() const UEXT4_REQUIRES(lock);
+    // The journal's thread looks for work. If is_synchronous(), waits until it has none, without the lock.
     void wake(SourceLocation where) UEXT4_REQUIRES(lock);
     // ---- journal.cpp
     void run();
-    bool do_work(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // lists held; given up meanwhile
-    void commit_in_caller(MutexLock& guard, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // the same
-    // Does a piece of work while nobody else writes. Where memory runs out in the middle, the journal is aborted: a
-    // transaction may be half committed.
+    // The log writer lets other threads at the lists, and takes them back. An exception between the two leaves the lock
+    // released, which with_log_writer() knows by `writer_holds_lock`.
+    void release_lock() UEXT4_RELEASE(lock) {
+        writer_holds_lock = false;
+        lock.unlock();
+    }
+    void retake_lock() UEXT4_ACQUIRE(lock) {
+        lock.lock();
+        writer_holds_lock = true;
+    }
+    // These release the lock meanwhile, as do commit_running(), checkpoint_oldest() and empty_log().
+    bool do_work() UEXT4_REQUIRES(lock);
+    void commit_in_caller(SourceLocation where) UEXT4_REQUIRES(lock);
+    // Does a piece of work as the log writer. If memory runs out in the middle, aborts the journal: a transaction may
+    // be half committed.
     template <class Work>
-    bool with_log_writer(MutexLock& guard, Work work, SourceLocation where) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
-    // Commits what runs, once there is room for the next transaction to begin meanwhile; unless another did it while
-    // room was made. The same.
-    void commit_after_making_space(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
-    bool has_log_space(std::uint64_t committed_blocks, std::uint64_t committed_bytes) const;  // to begin a transaction
-    bool needs_checkpoint() const;                               // the log or memory: checkpoints are due
-    std::uint64_t checkpoint_bytes() const;                      // images that are not home yet
-    std::uint64_t committing_bytes() const;                      // those of the transaction that is committed
-    bool is_full(const Transaction& t, unsigned credits) const;  // no handle of so many joins it
-    // lists held; given up meanwhile. Until what is durable up to this transaction is home and out of the log.
+    bool with_log_writer(Work work, SourceLocation where) UEXT4_REQUIRES(lock);
+    // Commits the running transaction, once there is room for the next transaction to begin meanwhile; unless another
+    // thread did it while room was made.
+    void commit_after_making_space() UEXT4_REQUIRES(lock);
+    // To begin a transaction.
+    bool has_log_space(std::uint64_t committed_blocks, std::uint64_t committed_bytes) const UEXT4_REQUIRES(lock);
+    bool needs_checkpoint() const UEXT4_REQUIRES(lock);           // the log or memory: checkpoints are due
+    std::uint64_t checkpoint_bytes() const UEXT4_REQUIRES(lock);  // images that are not checkpointed yet
+    std::uint64_t committing_bytes() const UEXT4_REQUIRES(lock);  // those of the transaction that is committed
+    bool is_full(const Transaction& t, unsigned credits) const;   // no handle of so many joins it
+    // Until what is durable up to this transaction is checkpointed and out of the log. Releases the lock meanwhile.
     Result<void> wait_for_checkpoint(Tid last, SourceLocation where) UEXT4_REQUIRES(lock);
     void abort(const Error& why);
     std::unexpected<Error> aborted_error(int code = EROFS) const;
     // ---- commit.cpp
-    void remove_from_checkpoints(std::uint64_t block);                      // lists held
-    void commit_running(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;  // lists held; given up meanwhile
+    void remove_from_checkpoints(std::uint64_t block) UEXT4_REQUIRES(lock);
+    void commit_running() UEXT4_REQUIRES(lock);
     Result<void> write_in_place(const std::vector<LogImage>& images);
     // ---- log_writer.cpp
-    Result<void> write_log(const Transaction& t, std::vector<LogImage>& images, std::uint64_t& used);
+    // `space`: free blocks of the log; `used`: those that it took.
+    Result<void> write_log(const Transaction& t, std::vector<LogImage>& images, std::uint64_t space,
+                           std::uint64_t& used);
     Result<void> write_super(std::uint32_t start, std::uint32_t sequence);
     Result<void> write_abort_mark();                                               // s_errno
     std::uint64_t log_blocks_for(const Transaction& t, std::size_t images) const;  // an upper bound
     // ---- checkpoint.cpp
-    // Writes the oldest transaction home and frees its part of the log. lists held; given up meanwhile.
-    void checkpoint_oldest(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
-    Result<void> empty_log(MutexLock& guard) UEXT4_NO_THREAD_SAFETY_ANALYSIS;
+    // Writes the oldest transaction in place and frees its part of the log.
+    void checkpoint_oldest() UEXT4_REQUIRES(lock);
+    Result<void> empty_log() UEXT4_REQUIRES(lock);
 
     std::size_t revokes_per_block() const;
     std::size_t log_blocks_of(const Transaction& t) const {

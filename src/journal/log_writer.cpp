@@ -79,12 +79,12 @@ void put_header(Bytes block, std::uint32_t type, std::uint32_t sequence) {
 
 }  // namespace
 
-Result<void> JournalState::write_log(const Transaction& t, std::vector<LogImage>& images, std::uint64_t& used) {
+Result<void> JournalState::write_log(const Transaction& t, std::vector<LogImage>& images, std::uint64_t space,
+                                     std::uint64_t& used) {
     const std::uint32_t sequence = log_sequence;
-    // Only this thread changes log_free. Writing on would run over transactions that are not home.
-    if (const std::uint64_t needed = log_blocks_for(t, images.size()); needed > log_free)
-        return fail(ENOSPC, "journal: transaction {} takes {} blocks of the log, {} are free", sequence, needed,
-                    log_free);
+    // Only the log writer changes the free space. Writing on would run over transactions that are not checkpointed.
+    if (const std::uint64_t needed = log_blocks_for(t, images.size()); needed > space)
+        return fail(ENOSPC, "journal: transaction {} takes {} blocks of the log, {} are free", sequence, needed, space);
     // Only this thread touches the superblock's bytes; `layout` is everybody's and stays as it was opened.
     auto& super = view_as<format::JournalSuper>(Bytes(super_bytes));
     if (!t.revoked_blocks.empty() && !super.has_incompat(j::incompat_revoke)) {
