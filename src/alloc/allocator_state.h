@@ -51,12 +51,13 @@ inline constexpr std::size_t max_windows_per_group = 16;
 struct Group {
     explicit Group(std::uint64_t number) : lock(Rank::Group, "Group::lock", number) {}
     Mutex lock;
-    std::unique_ptr<ClusterBitmap> blocks;  // null until first used
-    std::unique_ptr<ClusterBitmap> inodes;
-    std::vector<PreallocationWindow> windows;     // of files that grow here, oldest first
-    bool bad_blocks = false, bad_inodes = false;  // damaged: not used for allocation
-    bool recently_used = false;                   // used since the last scan for bitmaps to drop
-    bool in_bitmap_list = false;                  // among those with maps; guarded by the table's lock
+    std::unique_ptr<ClusterBitmap> blocks UEXT4_GUARDED_BY(lock);  // null until first used
+    std::unique_ptr<ClusterBitmap> inodes UEXT4_GUARDED_BY(lock);
+    std::vector<PreallocationWindow> windows UEXT4_GUARDED_BY(lock);  // of files that grow here, oldest first
+    // Damaged: not used for allocation.
+    bool bad_blocks UEXT4_GUARDED_BY(lock) = false, bad_inodes UEXT4_GUARDED_BY(lock) = false;
+    bool recently_used UEXT4_GUARDED_BY(lock) = false;  // since the last scan for bitmaps to drop
+    bool in_bitmap_list = false;                        // among those with maps; guarded by the table's lock
 };
 
 // What is known of a group without its lock.
@@ -122,9 +123,9 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::atomic<bool> discards{false}, no_discard{false}, discards_at_once{false};
     Mutex discard_lock{Rank::Leaf, "Allocator::discard"};
     CondVar discard_work{"discard"}, discard_done{"discard done"};
-    std::uint64_t discards_done = 0;
-    std::deque<std::pair<BlockNr, std::uint64_t>> to_discard;  // blocks, still busy
-    bool stop = false, discard_busy = false;
+    std::uint64_t discards_done UEXT4_GUARDED_BY(discard_lock) = 0;
+    std::deque<std::pair<BlockNr, std::uint64_t>> to_discard UEXT4_GUARDED_BY(discard_lock);  // blocks, still busy
+    bool stop UEXT4_GUARDED_BY(discard_lock) = false, discard_busy UEXT4_GUARDED_BY(discard_lock) = false;
     PendingOperations trims;  // groups whose free space trim() holds
     Thread discard_thread;
 
@@ -158,8 +159,8 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     format::GroupDescView view(const BufferRef& buffer, std::uint32_t offset) const {
         return {buffer->data().subspan(offset, geometry.desc_size), geometry.desc_size};
     }
-    Result<void> load_blocks(GroupNr g, Group& group);  // group's lock held
-    Result<void> load_inodes(GroupNr g, Group& group);
+    Result<void> load_blocks(GroupNr g, Group& group) UEXT4_REQUIRES(group.lock);
+    Result<void> load_inodes(GroupNr g, Group& group) UEXT4_REQUIRES(group.lock);
     Result<std::vector<std::byte>> initial_block_bitmap(GroupNr g);
     // The bitmap's buffer, initialised under the handle when the group says it is not yet.
     Result<BufferRef> writable_block_bitmap(Handle& handle, GroupNr g, const BufferRef& desc, std::uint32_t offset);
@@ -182,8 +183,8 @@ struct AllocatorState : std::enable_shared_from_this<AllocatorState> {
     std::uint64_t bitmap_memory_limit = max_bitmap_memory;
     std::uint64_t bitmap_memory UEXT4_GUARDED_BY(table_lock) = 0;
     std::deque<std::uint32_t> bitmap_list UEXT4_GUARDED_BY(table_lock);  // groups, in the order of the clock
-    // `added` bytes of maps were made for group g, whose lock is held. Maps of other groups go when there are too many.
-    void limit_bitmap_memory(GroupNr g, Group& held, std::uint64_t added);
+    // `added` bytes of bitmaps were made for group g. Bitmaps of other groups go when there are too many.
+    void limit_bitmap_memory(GroupNr g, Group& held, std::uint64_t added) UEXT4_REQUIRES(held.lock);
     // By their descriptors, there is nothing free in groups that nobody has looked at.
     bool is_known_full(GroupNr g);
     bool is_known_full_of_inodes(GroupNr g);

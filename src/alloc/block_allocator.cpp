@@ -68,7 +68,8 @@ FoundRun find_run(const ClusterBitmap& map, std::uint32_t from, std::uint32_t wa
 // A file that grows in small steps keeps room for several more; twice as much each time that it was used up.
 constexpr std::uint32_t window_least = 16, window_most = 1024;
 
-void keep_window(Group& group, InodeNr owner, const FoundRun& taken, const ClusterBitmap& map, std::uint32_t limit) {
+void keep_window(Group& group, InodeNr owner, const FoundRun& taken, const ClusterBitmap& map, std::uint32_t limit)
+    UEXT4_REQUIRES(group.lock) {
     const std::uint32_t from = taken.first + taken.count;
     std::uint32_t size = std::max(window_least, taken.count * 2), end = 0;
     std::erase_if(group.windows, [&](const PreallocationWindow& w) {

@@ -78,9 +78,9 @@ void put_aside(AllocatorState& s, GroupNr number, ClusterBitmap& map, std::uint3
     s.groups[number.value].free_inode_hint.store(map.free, std::memory_order_relaxed);
 }
 
-// The group's lock held; its inodes are loaded, and this one is free.
+// The group's inodes are loaded, and this one is free.
 Result<void> mark_inode(AllocatorState& s, Handle& handle, GroupNr number, Group& group, std::uint32_t index,
-                        bool directory) {
+                        bool directory) UEXT4_REQUIRES(group.lock) {
     const format::Geometry& g = s.geometry;
     ClusterBitmap& map = *group.inodes;
     std::uint32_t offset = 0;
