@@ -179,7 +179,7 @@ public:
     std::uint64_t cached_folios() const;
     bool has_dirty_or_writeback() const;  // something is dirty or under writeback
     // The same without the lock: no other thread has the file, though the cache may reclaim its folios.
-    bool has_dirty_or_writeback_unlocked() const;
+    bool has_dirty_or_writeback_unlocked() const UEXT4_NO_THREAD_SAFETY_ANALYSIS;
     // Read ahead, for nobody yet: a locked one.
     void mark_readahead(Folio& folio) const {
         folio.readahead_generation = readahead_generation_.load(std::memory_order_relaxed);
@@ -201,15 +201,15 @@ private:
     friend class LockedFolio;
     friend class LockedFolioRange;
     friend class PageCache;
-    Result<Folio*> add_folio(std::uint64_t index);
-    Result<std::size_t> add_folios(std::uint64_t index, std::span<Folio*> made);
+    Result<Folio*> add_folio(std::uint64_t index) UEXT4_REQUIRES(tree_lock_);
+    Result<std::size_t> add_folios(std::uint64_t index, std::span<Folio*> made) UEXT4_REQUIRES(tree_lock_);
     HeldResource holdable(const Folio& folio) const;
     HeldResource writeback_of(const Folio& folio) const;
-    void note_locked(Folio& folio, SourceLocation where);
+    void note_locked(Folio& folio, SourceLocation where) UEXT4_REQUIRES(tree_lock_);
     void unlock(std::span<Folio* const> folios);
     void update_lost_blocks(Folio& folio, BlockMask writing);
-    void insert_dirty(Folio& folio);
-    void erase_dirty(Folio& folio);
+    void insert_dirty(Folio& folio) UEXT4_REQUIRES(tree_lock_);
+    void erase_dirty(Folio& folio) UEXT4_REQUIRES(tree_lock_);
     bool try_reclaim(Folio& folio);
     void destroy_reclaimed(Folio& folio);
     void destroy(Folio& folio);
@@ -217,7 +217,7 @@ private:
     PageCache& cache_;
     mutable Mutex tree_lock_{Rank::Device, "FileCache::tree_lock"};  // outside the cache's list lock
     CondVar changed_{"folio"};                                       // a folio was unlocked, or its writeback ended
-    FolioTree folios_;
+    FolioTree folios_ UEXT4_GUARDED_BY(tree_lock_);
     std::atomic<ClientMapsHook*> client_maps_{nullptr};
     std::atomic<std::uint32_t> readahead_generation_{1}, wasted_generation_{0};
     struct DirtyListEntry {
