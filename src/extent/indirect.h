@@ -2,9 +2,9 @@
 // of 32-bit pointers. All methods: the inode's map_lock is held. The contracts are those of BlockMap.
 //
 // Invariants
-//   I1  Every pointer is 0 or a block of the file system that is not its own metadata; checked when an indirect block
+//   N1  Every pointer is 0 or a block of the file system that is not its own metadata; checked when an indirect block
 //       is read for the first time, and in the inode each time.
-//   I2  An indirect block that maps nothing is freed by whoever emptied it.
+//   N2  A change that empties an indirect block frees it.
 #pragma once
 
 #include "extent/block_map.h"

@@ -3,10 +3,10 @@
 // give back what they have above their part.
 //
 // Invariants
-//   B1  Each of n caches may have one n-th of all, and whatever the others leave.
-//   B2  The source of memory is asked again at the latest when all caches together have grown by `recheck_bytes`.
-//   B3  A cache that is being asked for memory does not go: remove_cache() waits for that.
-//   B4  While caches grow, a thread prepares at most `max_populated_chunks` chunks for them. When none was
+//   G1  Each of n caches may have one n-th of all, and whatever the others leave.
+//   G2  The source of memory is asked again at the latest when all caches together have grown by `recheck_bytes`.
+//   G3  A cache that is being asked for memory does not go: remove_cache() waits for that.
+//   G4  While caches grow, a thread prepares at most `max_populated_chunks` chunks for them. When none was
 //       taken for a second, half of them are given back.
 #pragma once
 
