@@ -69,6 +69,24 @@ Result<void> BlockMap::for_each(LogicalBlock from, const std::function<bool(cons
     return reported(IndirectMap(context_, owner_).for_each(from, visit));
 }
 
+Result<std::vector<MappedRun>> BlockMap::mapped_runs(LogicalBlock from, std::uint64_t end) {
+    std::vector<MappedRun> runs;
+    TRY(for_each(from, [&](const MappedRun& found) {
+        if (found.logical.value >= end) return false;
+        MappedRun run = found;
+        if (run.logical < from) {
+            const std::uint64_t before = from - run.logical;
+            run.logical = from;
+            run.physical += before;
+            run.count -= before;
+        }
+        run.count = std::min(run.count, end - run.logical.value);
+        runs.push_back(run);
+        return true;
+    }));
+    return runs;
+}
+
 Result<void> BlockMap::for_each_tree_block(const std::function<bool(BlockNr)>& visit) {
     if (owner_.uses_extents()) return reported(ExtentTree(context_, owner_).for_each_tree_block(visit));
     return reported(IndirectMap(context_, owner_).for_each_tree_block(visit));

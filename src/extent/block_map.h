@@ -13,6 +13,7 @@
 #include <functional>
 #include <limits>
 #include <optional>
+#include <vector>
 
 namespace uext4 {
 
@@ -89,6 +90,8 @@ public:
     Result<bool> split_for_shift(Handle& handle, LogicalBlock from, std::int64_t delta);
     // Every mapped run in order, for listings and check; stop by returning false.
     Result<void> for_each(LogicalBlock from, const std::function<bool(const MappedRun&)>& visit);
+    // The mapped runs of [from, end), of each the part that lies there.
+    Result<std::vector<MappedRun>> mapped_runs(LogicalBlock from, std::uint64_t end);
     // Every block of the tree itself (index, indirect).
     Result<void> for_each_tree_block(const std::function<bool(BlockNr)>& visit);
 

@@ -130,7 +130,7 @@ struct JournalState {
     bool has_work() const UEXT4_REQUIRES(lock);
     // The journal's thread looks for work. If is_synchronous(), waits until it has none, without the lock.
     void wake(SourceLocation where) UEXT4_REQUIRES(lock);
-    // ---- journal.cpp
+    // ---- journal_work.cpp
     void run();
     // The log writer lets other threads at the lists, and takes them back. An exception between the two leaves the lock
     // released, which with_log_writer() knows by `writer_holds_lock`.

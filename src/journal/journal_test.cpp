@@ -1,8 +1,8 @@
 // Transactions while the journal runs: room, time, freed blocks, file contents, and devices that fail.
+#include "sync/thread.h"
 #include "tests/doubles/faulty_device.h"
 #include "tests/doubles/recording_device.h"
 #include "tests/fixtures/log_fixture.h"
-#include "sync/thread.h"
 
 #include <algorithm>
 #include <atomic>

@@ -184,23 +184,10 @@ private:
     // ---- blocks
 
     Result<std::vector<MappedRun>> mapped(Inode& inode, LogicalBlock from, std::uint64_t end) {
-        std::vector<MappedRun> runs;
         MutexLock guard(inode.map_lock);
-        if (inode.is_inline() || !(inode.uses_extents() || has_indirect_blocks(inode.disk()))) return runs;
-        TRY(inode.map().for_each(from, [&](const MappedRun& found) {
-            if (found.logical.value >= end) return false;
-            MappedRun run = found;
-            if (run.logical < from) {
-                const std::uint64_t before = from - run.logical;
-                run.logical = from;
-                run.physical += before;
-                run.count -= before;
-            }
-            run.count = std::min(run.count, end - run.logical.value);
-            runs.push_back(run);
-            return true;
-        }));
-        return runs;
+        if (inode.is_inline() || !(inode.uses_extents() || has_indirect_blocks(inode.disk())))
+            return std::vector<MappedRun>();
+        return inode.map().mapped_runs(from, end);
     }
 
     // Blocks were freed: they can be had again by the tags that name them, and by nobody else.
