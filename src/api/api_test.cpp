@@ -1,8 +1,8 @@
 // The library on real images: written through it, judged by e2fsck and debugfs.
 #include "api/file_system.h"
 
-#include "tests/doubles/memory_device.h"
 #include "inode/system_inode.h"
+#include "tests/doubles/memory_device.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

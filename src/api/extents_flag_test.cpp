@@ -1,8 +1,8 @@
 // The flag `e` of live files: another map, the same bytes; and after a crash one map or the other.
 #include "api/file_system.h"
+#include "file/file_io.h"
 #include "tests/doubles/memory_device.h"
 #include "tests/doubles/recording_device.h"
-#include "file/file_io.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

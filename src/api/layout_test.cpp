@@ -1,7 +1,7 @@
 // Where blocks of files come to lie: files written side by side do not interleave.
 #include "api/file_system.h"
-#include "tests/doubles/memory_device.h"
 #include "file/file_io.h"
+#include "tests/doubles/memory_device.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -2,8 +2,8 @@
 // device takes nothing of it away.
 #include "api/file_system.h"
 #include "device/forwarding_device.h"
-#include "tests/doubles/memory_device.h"
 #include "file/file_io.h"
+#include "tests/doubles/memory_device.h"
 #include "tests/doubles/simulated_maps.h"
 
 #include <fcntl.h>

@@ -1,8 +1,8 @@
 // What is said of images that hold no file system of ours.
 #include "device/contents.h"
 
-#include "tests/doubles/memory_device.h"
 #include "device/signatures.h"
+#include "tests/doubles/memory_device.h"
 
 #include <gtest/gtest.h>
 

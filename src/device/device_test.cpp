@@ -1,10 +1,10 @@
 // Memory, slices, overlays, recordings and callbacks.
 #include "device/callback_device.h"
-#include "tests/doubles/memory_device.h"
 #include "device/overlay_device.h"
-#include "tests/doubles/recording_device.h"
 #include "device/slice_device.h"
 #include "sync/thread.h"
+#include "tests/doubles/memory_device.h"
+#include "tests/doubles/recording_device.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

@@ -1,7 +1,7 @@
 // Flushes in turn: those that wait share one, and a failure is known before the next begins.
 #include "device/flush_order_device.h"
-#include "tests/doubles/memory_device.h"
 #include "sync/thread.h"
+#include "tests/doubles/memory_device.h"
 
 #include <gtest/gtest.h>
 

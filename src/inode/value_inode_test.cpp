@@ -1,8 +1,8 @@
 // Attribute values in inodes of their own: who names them, how often, and who reads them meanwhile.
 #include "inode/value_inode.h"
 
-#include "tests/fixtures/inode_volume.h"
 #include "inode/xattr_block.h"
+#include "tests/fixtures/inode_volume.h"
 
 #include <atomic>
 #include <thread>

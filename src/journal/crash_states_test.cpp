@@ -1,8 +1,8 @@
 // What a power cut can leave: every prefix of the requests, and subsets of what was not flushed. After recovery the
 // blocks are as they were after some transaction, not older than the last one that was reported durable.
+#include "sync/thread.h"
 #include "tests/doubles/recording_device.h"
 #include "tests/fixtures/log_fixture.h"
-#include "sync/thread.h"
 
 #include <map>
 #include <random>

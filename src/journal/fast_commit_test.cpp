@@ -1,8 +1,8 @@
 // Which fast commits the area behind the ring holds: finished ones only, up to the first that lies about its form.
 #include "journal/fast_commit.h"
+#include "journal/log_reader.h"
 #include "tests/fixtures/fast_commit_fixture.h"
 #include "tests/fixtures/log_fixture.h"
-#include "journal/log_reader.h"
 
 #include <functional>
 

@@ -1,8 +1,8 @@
 // Cuts, threads, and e2fsck as a judge.
+#include "sync/thread.h"
 #include "tests/doubles/faulty_device.h"
 #include "tests/doubles/recording_device.h"
 #include "tests/fixtures/log_fixture.h"
-#include "sync/thread.h"
 
 #include <array>
 #include <cstdio>

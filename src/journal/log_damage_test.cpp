@@ -1,8 +1,8 @@
 // What recovery makes of a log that is not as it was written.
 #include "format/superblock.h"
+#include "journal/log_reader.h"
 #include "tests/fixtures/fast_commit_fixture.h"
 #include "tests/fixtures/log_fixture.h"
-#include "journal/log_reader.h"
 
 namespace uext4::test {
 namespace {

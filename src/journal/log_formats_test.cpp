@@ -1,6 +1,6 @@
+#include "sync/thread.h"
 #include "tests/doubles/faulty_device.h"
 #include "tests/fixtures/log_fixture.h"
-#include "sync/thread.h"
 
 #include <atomic>
 

@@ -1,8 +1,8 @@
 // Mount options, by the kernel's names where the kernel has them.
 #pragma once
 
-#include "format/superblock.h"
 #include "extent_status/fs_context.h"
+#include "format/superblock.h"
 
 #include <chrono>
 #include <optional>

@@ -1,9 +1,9 @@
 // Blocks that have been moved or emptied, and are written to where they lie before that is durable: what each cut
 // leaves is the file as it was in some moment, byte by byte, with nothing of it in another place or behind the end.
-#include "tests/doubles/faulty_device.h"
 #include "file/file_io.h"
 #include "sync/thread.h"
 #include "tests/crash/found.h"
+#include "tests/doubles/faulty_device.h"
 
 #include <linux/falloc.h>
 

@@ -1,10 +1,10 @@
 // A workload, run once on a recorded device, with what the tree was after each step.
 #pragma once
 
-#include "tests/doubles/memory_device.h"
-#include "tests/doubles/recording_device.h"
 #include "tests/crash/operation.h"
 #include "tests/crash/tree.h"
+#include "tests/doubles/memory_device.h"
+#include "tests/doubles/recording_device.h"
 
 #include <algorithm>
 #include <memory>

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "api/file_system.h"
-#include "tests/doubles/simulated_maps.h"
 #include "tests/crash/operation.h"
+#include "tests/doubles/simulated_maps.h"
 
 #include <map>
 #include <memory>

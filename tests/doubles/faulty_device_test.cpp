@@ -1,6 +1,6 @@
 #include "tests/doubles/faulty_device.h"
-#include "tests/doubles/memory_device.h"
 #include "sync/thread.h"
+#include "tests/doubles/memory_device.h"
 
 #include <gtest/gtest.h>
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "api/file_system.h"
-#include "tests/doubles/memory_device.h"
 #include "tests/designs/design.h"
+#include "tests/doubles/memory_device.h"
 #include "tests/explore/failing_device.h"
 #include "tests/explore/token_scheduler.h"
 #include "tests/explore/watched_device.h"

@@ -1,8 +1,8 @@
 // The ways in which a device fails that every workload meets.
 #pragma once
 
-#include "tests/doubles/faulty_device.h"
 #include "sync/thread.h"
+#include "tests/doubles/faulty_device.h"
 
 #include <atomic>
 #include <chrono>

@@ -2,11 +2,11 @@
 #pragma once
 
 #include "api/file_system.h"
+#include "tests/crash/image_file.h"
+#include "tests/crash/poisoned_file.h"
 #include "tests/doubles/faulty_device.h"
 #include "tests/doubles/memory_device.h"
 #include "tests/doubles/recording_device.h"
-#include "tests/crash/image_file.h"
-#include "tests/crash/poisoned_file.h"
 #include "tests/root.h"
 
 #include <fcntl.h>

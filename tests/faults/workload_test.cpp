@@ -1,6 +1,6 @@
 // A workload under every fault: whatever was acknowledged is there, the rest is an error, and the unmount ends.
-#include "tests/doubles/simulated_maps.h"
 #include "sync/thread.h"
+#include "tests/doubles/simulated_maps.h"
 #include "tests/faults/all_faults.h"
 #include "tests/faults/faulty_mount.h"
 

@@ -1,9 +1,9 @@
 // What the log of an image has yet to bring home, and how a change there becomes one that recovery believes.
 #pragma once
 
-#include "tests/doubles/memory_device.h"
 #include "format/journal.h"
 #include "journal/log_map.h"
+#include "tests/doubles/memory_device.h"
 
 #include <map>
 #include <memory>

@@ -1,10 +1,10 @@
 // What is promised by order is shown by order: the requests that reach the device during an fsync, one after the other.
 #include "api/file_system.h"
+#include "format/journal.h"
+#include "sync/thread.h"
 #include "tests/doubles/faulty_device.h"
 #include "tests/doubles/memory_device.h"
 #include "tests/doubles/recording_device.h"
-#include "format/journal.h"
-#include "sync/thread.h"
 #include "tests/root.h"
 #include "volume/journal_location.h"
 

@@ -1,8 +1,8 @@
 // Stores through maps that come late: after what was written back on their account, before the range is taken away, or
 // into what is left of a folio that a range or an end was cut out of. None of them is lost, and none leaves anything.
 #include "device/forwarding_device.h"
-#include "tests/doubles/simulated_maps.h"
 #include "settled_image.h"
+#include "tests/doubles/simulated_maps.h"
 
 #include <functional>
 #include <utility>

@@ -3,9 +3,9 @@
 #pragma once
 
 #include "api/file_system.h"
+#include "tests/crash/poisoned_file.h"
 #include "tests/doubles/memory_device.h"
 #include "tests/doubles/recording_device.h"
-#include "tests/crash/poisoned_file.h"
 #include "tests/root.h"
 
 #include <fcntl.h>

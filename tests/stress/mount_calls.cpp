@@ -54,8 +54,8 @@ public:
     int rename(const std::string& from, const std::string& to, unsigned flags) override {
         return answer(::renameat2(AT_FDCWD, at(from).c_str(), AT_FDCWD, at(to).c_str(), flags));
     }
-    // The kernel counts links by itself and may count a removal twice (docs/MOUNT.md); link(2) of what it takes to have none
-    // is ENOENT. A stat that must ask the server corrects the count.
+    // The kernel counts links by itself and may count a removal twice (docs/MOUNT.md); link(2) of what it takes to have
+    // none is ENOENT. A stat that must ask the server corrects the count.
     int link(const std::string& target, const std::string& path) override {
         struct statx status;
         ::statx(AT_FDCWD, at(target).c_str(), AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC, STATX_NLINK, &status);
