@@ -125,7 +125,7 @@ void CopyIn::named(SourceTree& from, const std::string& source, const std::strin
     if (from.image() == &to_ && !is_to_copy(to_, source, target, o_)) return;
     made_here_.clear();
     const std::unique_ptr<CopySource> what = from.find(source, o_.follows_named());
-    // What is there already may make most of the sources needless.
+    // With these options, files that exist may make it needless to read most sources.
     if (!o_.no_clobber && !o_.update)
         what->read_ahead({o_.follows_all(), fixed_time_.has_value(), o_.preserve, image_});
     Result<InodeRef> there = to_.fs().resolve(target, operator_identity());
@@ -290,7 +290,8 @@ CopyIn::Made CopyIn::make(const CopySource& source, const Spot& to, const struct
         if (lies_here(source)) made_here_.insert(inode->number().value);
         return {std::move(inode), false};
     };
-    // Most names are free. What is there is looked at only if this one is not, and any other error is met again.
+    // Most names are free, so the copy creates first and looks up a taken name afterwards. The last create() meets any
+    // other error again.
     if (Result<InodeRef> inode = create()) return made(std::move(*inode));
     // Directories are filled, files get new contents; links and nodes replace whatever is in the way.
     if (S_ISDIR(st.st_mode)) {

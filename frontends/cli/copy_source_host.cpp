@@ -103,7 +103,8 @@ private:
 
 // A tree may be deeper than a process may have descriptors.
 constexpr unsigned deepest_open = 256;
-// What is read ahead of a copy. Of larger files the calls themselves take no time to speak of.
+// The thread reads files of up to this size ahead of the copy. For larger ones the calls themselves take little of the
+// time.
 constexpr off_t largest_small_file = 32 << 10;
 
 }  // namespace
@@ -122,7 +123,7 @@ HostSource::~HostSource() = default;
 
 void HostSource::fail_here() const { fail_with(exit_failure, path_ + ": " + std::strerror(errno)); }
 
-// What was a file when it was looked at may be a link now.
+// A link may have replaced the file since fstatat(2).
 Descriptor HostSource::open_file(int flags) const {
     const int links = above_ && !follows_ ? O_NOFOLLOW : 0;
     return Descriptor(::openat(folder_above(), name(), O_RDONLY | O_CLOEXEC | links | flags));

@@ -93,6 +93,7 @@ bool HostAhead::wait_for_room() {
     if (given_back_.size() >= freed_at_once) to_free_.swap(given_back_);
     if (is_full()) {
         reader_waits_ = true;
+        idle_.notify_all();
         while (!stopped_ && !has_room_again()) has_room_.wait(mutex_);
         reader_waits_ = false;
     }
@@ -117,6 +118,7 @@ void HostAhead::end() {
     const MutexLock lock(mutex_);
     ended_ = true;
     has_entry_.notify_one();
+    idle_.notify_all();
 }
 
 std::optional<HostAhead::Entry> HostAhead::next() {
@@ -149,8 +151,9 @@ void HostAhead::give_back(std::unique_ptr<HostSource> source) {
     given_back_.push_back(std::move(source));
 }
 
-AheadLimits HostAhead::waiting() const {
+AheadLimits HostAhead::wait_until_full() {
     const MutexLock lock(mutex_);
+    while (!ended_ && !(reader_waits_ && !has_room_again())) idle_.wait(mutex_);
     return held_;
 }
 

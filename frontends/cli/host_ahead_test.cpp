@@ -10,10 +10,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <thread>
 
 namespace uext4::cli {
 namespace {
@@ -86,18 +84,6 @@ protected:
     fs::path top_;
 };
 
-// Waits until the thread waits for room, or has ended.
-AheadLimits settled(const HostAhead& ahead) {
-    AheadLimits before = ahead.waiting();
-    for (int same = 0; same < 20;) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
-        const AheadLimits now = ahead.waiting();
-        same = now.entries == before.entries ? same + 1 : 0;
-        before = now;
-    }
-    return before;
-}
-
 std::size_t open_descriptors() {
     return static_cast<std::size_t>(std::distance(fs::directory_iterator("/proc/self/fd"), {}));
 }
@@ -168,18 +154,18 @@ TEST_F(HostAheadTest, IsBounded) {
     const std::size_t before = open_descriptors();
     {
         const auto ahead = HostAhead::start(files, {}, {.entries = 8, .descriptors = 4, .bytes = 1 << 20});
-        EXPECT_EQ(settled(*ahead).entries, 8u);
+        EXPECT_EQ(ahead->wait_until_full().entries, 8u);
         EXPECT_EQ(open_descriptors(), before);
     }
     {
         const auto ahead = HostAhead::start(files, {}, {.entries = 50, .descriptors = 4, .bytes = 25'000});
-        EXPECT_EQ(settled(*ahead).bytes, 30'000u);
+        EXPECT_EQ(ahead->wait_until_full().bytes, 30'000u);
         for (const auto& [name, number] : files->names) EXPECT_TRUE(ahead->take(*files, name)) << name;
-        EXPECT_EQ(settled(*ahead).entries, 0u);
+        EXPECT_EQ(ahead->wait_until_full().entries, 0u);
     }
     {
         const auto ahead = HostAhead::start(folders, {}, {.entries = 50, .descriptors = 4, .bytes = 25'000});
-        EXPECT_EQ(settled(*ahead).descriptors, 4u);
+        EXPECT_EQ(ahead->wait_until_full().descriptors, 4u);
         EXPECT_EQ(open_descriptors(), before + 4);
     }
     EXPECT_EQ(open_descriptors(), before);
@@ -205,9 +191,9 @@ TEST_F(HostAheadTest, DoesNotOpenTheImage) {
     ASSERT_EQ(::stat((top_ / "image").c_str(), &image), 0);
     const auto folder = listed("");
     const auto ahead = HostAhead::start(folder, {.image = image}, {});
-    EXPECT_EQ(settled(*ahead).bytes, 0u);
+    EXPECT_EQ(ahead->wait_until_full().bytes, 0u);
     const auto other = HostAhead::start(folder, {}, {});
-    EXPECT_EQ(settled(*other).bytes, 5u);
+    EXPECT_EQ(other->wait_until_full().bytes, 5u);
 }
 
 }  // namespace

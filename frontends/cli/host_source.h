@@ -27,13 +27,13 @@ struct HostFolder {
     Names names;                                // all that is in it
     HostAhead* ahead = nullptr;                 // hands over what is in it; null if nothing prepares that
 
-    // What a name of it is relative to.
+    // The directory that its names are relative to, for openat(2).
     int descriptor() const { return open ? ::dirfd(open.get()) : AT_FDCWD; }
 };
 
 class HostSource final : public CopySource {
 public:
-    // What is named, or lies in a folder. Ends the copy of what is not there.
+    // A path that the caller names, or a name in a folder. Ends this copy if nothing has the name.
     HostSource(std::string path, bool follow, std::shared_ptr<const HostFolder> above = nullptr);
     ~HostSource() override;
 
@@ -47,7 +47,7 @@ public:
     std::vector<std::string> xattr_names() const override;
     std::optional<std::vector<std::byte>> xattr(const std::string& name) const override;
 
-    // To the thread that has allocated what it holds.
+    // Goes to the thread that has allocated its memory, which frees it.
     void release() override;
 
     // Makes the calls of the host that a copy is going to make, as far as they are quick: small files are read, and
@@ -55,7 +55,7 @@ public:
     void prepare(const ReadAhead& how, HostAhead& ahead);
     // The directory, once it was listed.
     const std::shared_ptr<HostFolder>& folder() const { return folder_; }
-    // What it holds since it was prepared.
+    // Held since prepare().
     std::size_t bytes_held() const { return bytes_held_; }
     bool holds_descriptor() const { return file_ || folder_; }
 
@@ -74,7 +74,7 @@ private:
     Descriptor open_file(int flags) const;
     // None, and `errno`.
     std::optional<std::string> read_link() const;
-    // What is known of a directory, and the errno of what is not.
+    // A directory as far as it could be read, and the errno if that was not to its end.
     struct Listed {
         std::shared_ptr<HostFolder> folder;
         int error;

@@ -69,7 +69,7 @@ public:
         BlockNr block;  // allocated, converting
         std::shared_ptr<Allocation>
             allocation;  // allocated: covers exactly this run; with clusters of several blocks: the cluster,
-                         // shared by its runs, empty once published; null when the cluster is in use
+                         // shared by its runs, empty once its bits are set on disk; null when the cluster is in use
     };
     using Runs = std::map<std::uint64_t, PendingRun>;  // by first block
 
